@@ -1,0 +1,46 @@
+package image
+
+import "errors"
+
+// Sentinels of every image store. Test for them with errors.Is.
+var (
+	// ErrNotFound says that this host does not have the image.
+	ErrNotFound = errors.New("image not found on this host")
+	// ErrInUse says that a guest or a transfer still needs the image.
+	ErrInUse = errors.New("image is in use")
+)
+
+// Local is an immutable image on this host. All paths are absolute and lie in
+// Dir; nothing may write to them. It stays valid for as long as the store does
+// not remove it, which a hold prevents.
+type Local struct {
+	// Ref is the reference that it was pulled or built under.
+	Ref Ref
+	// Digest is the digest of the manifest: "sha256:hex".
+	Digest string
+	// Dir is the image's directory, images/sha256-HEX.
+	Dir string
+	// Disk is the path of the raw, sparse disk.
+	Disk string
+	// NVRAM, Kernel and Initrd are paths, or "" where the image has none.
+	NVRAM, Kernel, Initrd string
+	// ConfigFile is the path of the tart VM configuration.
+	ConfigFile string
+	// DiskSize is the apparent size of the disk in bytes.
+	DiskSize int64
+	// Labels are those of the image's OCI configuration; never nil.
+	Labels map[string]string
+}
+
+// Source is what a builder hands over to be pushed.
+type Source struct {
+	// Disk is the path of a raw disk; its holes are kept.
+	Disk string
+	// NVRAM, Kernel and Initrd are paths, or "" where the image has none.
+	NVRAM, Kernel, Initrd string
+	// Labels go to the image's OCI configuration.
+	Labels map[string]string
+	// ConfigJSON is the tart VM configuration (config.json) to carry as it is.
+	// Empty means: make one from the labels.
+	ConfigJSON []byte
+}
