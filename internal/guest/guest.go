@@ -1,0 +1,62 @@
+// Package guest is the port to the inside of a guest, and what works over any
+// channel into one: launching the runner program, following it, reading its
+// lines.
+//
+// A Channel runs POSIX shell scripts in a guest. The runner program is
+// launched detached under a small supervisor script that writes the program's
+// log and its exit status to files in the guest. Following it means reading
+// these files from an offset, so that a dropped connection, or a new agent,
+// loses no line.
+package guest
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/mirego/tasuki/internal/base/secret"
+)
+
+// Sentinels of channels.
+var (
+	// ErrUnreachable: the guest does not answer (yet). It may pass.
+	ErrUnreachable = errors.New("the guest does not answer")
+	// ErrRefused: the guest answers and does not let us in, or is not the one
+	// that we expect. Trying again is useless.
+	ErrRefused = errors.New("the guest refuses us")
+)
+
+// Target says which guest to reach and how to be let in.
+type Target struct {
+	Guest    string        // its name, for messages and channels by name
+	Address  string        // as vm.Addresser gives it
+	User     string        // who to be in the guest
+	Key      secret.String // private key, PEM
+	Password secret.String // only where the image takes no key
+	HostKey  string        // authorized_keys form; empty: trust the first one seen
+}
+
+// Dialer opens channels. It tries once and soon gives up; callers repeat it
+// until their deadline. Errors: ErrUnreachable, ErrRefused.
+type Dialer interface {
+	Dial(ctx context.Context, target Target) (Channel, error)
+}
+
+// Channel is an open way into one guest. Its methods may be called at the same
+// time. An error that is not about the script wraps ErrUnreachable: the
+// channel is of no more use, and the script may or may not have run.
+type Channel interface {
+	// Run executes a script with sh and returns its exit status. The script is
+	// visible in the guest's process list: secrets go through Stdin. When ctx
+	// ends, Run returns its cause at once; the script may go on.
+	Run(ctx context.Context, cmd Command) (status int, err error)
+	Close() error
+}
+
+// Command is one script to run.
+type Command struct {
+	Script string
+	Stdin  io.Reader // nil: empty
+	Stdout io.Writer // nil: discarded
+	Stderr io.Writer // nil: discarded
+}
