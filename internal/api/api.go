@@ -1,0 +1,80 @@
+// Package api is the JSON of our own HTTP API, as served on the host's Unix
+// socket and read by the command line.
+//
+// All times are UTC, all durations seconds. A field is added, never renamed.
+package api
+
+import (
+	"time"
+
+	"github.com/mirego/tasuki/internal/runner"
+)
+
+// Status is the answer of GET /v1/status.
+type Status struct {
+	Host         string    `json:"host"`
+	Installation string    `json:"installation"`
+	Version      string    `json:"version"`
+	PID          int       `json:"pid"`
+	Started      time.Time `json:"started"`
+	Now          time.Time `json:"now"`
+	// Draining says that no new runner is started on this host; Stopping that
+	// the agent ends when its busy runners have.
+	Draining bool     `json:"draining"`
+	Stopping bool     `json:"stopping"`
+	Slots    int      `json:"slots"`
+	Taken    int      `json:"taken"` // slots that hold a guest
+	Problems []string `json:"problems,omitempty"`
+	Pools    []Pool   `json:"pools"`
+	Runners  []Runner `json:"runners"`
+}
+
+// Pool is one pool of a host.
+type Pool struct {
+	Name     string   `json:"name"`
+	Scope    string   `json:"scope"`
+	Labels   []string `json:"labels"`
+	Image    string   `json:"image"`            // as configured
+	Digest   string   `json:"digest,omitempty"` // what it means now; empty: not on this host yet
+	Standby  int      `json:"standby"`
+	Idle     int      `json:"idle"`
+	Starting int      `json:"starting"`
+	Busy     int      `json:"busy"`
+	Draining bool     `json:"draining"`
+	// Waits says why the pool has fewer runners than it wants; empty: it has all.
+	Waits string `json:"waits,omitempty"`
+}
+
+// Runner is one runner of a host.
+type Runner struct {
+	Name    string         `json:"name"`
+	Pool    string         `json:"pool"`
+	State   runner.State   `json:"state"`
+	Since   time.Time      `json:"since"`
+	Reason  string         `json:"reason,omitempty"`
+	Created time.Time      `json:"created"`
+	Job     runner.Job     `json:"job,omitzero"`
+	Hold    time.Time      `json:"hold_until,omitzero"`
+	Failed  bool           `json:"failed,omitempty"`
+	Failure string         `json:"failure,omitempty"`
+	Steps   []runner.Visit `json:"steps,omitempty"`
+}
+
+// Login is the answer of GET /v1/runners/NAME/login: how to log in to a guest.
+type Login struct {
+	Address string `json:"address"` // host:port
+	User    string `json:"user"`
+	KeyFile string `json:"key_file"` // private key, mode 0600, on this host
+	HostKey string `json:"host_key"` // authorized_keys form; empty: not known
+}
+
+// Hold is the body of POST /v1/runners/NAME/hold.
+type Hold struct {
+	Seconds float64 `json:"seconds"` // from now; 0 lets the runner go
+}
+
+// Error is the body of every answer with a status of 400 or more.
+type Error struct {
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"` // what to do about it
+}

@@ -1,0 +1,129 @@
+// Package runner is the life of one runner: its states, the allowed
+// transitions, the deadlines, and the record of it that we keep.
+//
+// A runner is one registration at GitHub that executes at most one job, in one
+// guest that carries the same name. Its life is a walk through States, which
+// are the ten steps of the run loop seen from the agent; a Record is what we
+// wrote down of it, so that a restart knows what we meant.
+package runner
+
+import (
+	"errors"
+	"time"
+
+	"github.com/mirego/tasuki/internal/base/secret"
+)
+
+// Sentinels of the GitHub side.
+var (
+	// ErrBusy: GitHub says that the runner executes a job and must stay (422).
+	ErrBusy = errors.New("the runner executes a job")
+	// ErrExists: a runner of this name is registered already (409).
+	ErrExists = errors.New("a runner of this name is registered already")
+	// ErrDenied: GitHub refuses our credential or its rights (401, 403, 404 on
+	// a scope). Trying again at once is useless.
+	ErrDenied = errors.New("GitHub refuses us")
+)
+
+// Registration is what we ask GitHub for.
+type Registration struct {
+	Name       string
+	Group      string // runner group by name; empty: the default one
+	Labels     []string
+	WorkFolder string // empty: "_work"
+}
+
+// Credential lets one runner program register and take one job.
+type Credential struct {
+	ID int64 // of the runner at GitHub; 0 where only registering makes one
+	// Env is what the runner program gets in its environment.
+	Env map[string]secret.String
+}
+
+// Remote is a runner as GitHub lists it.
+type Remote struct {
+	ID      int64
+	Name    string
+	Online  bool
+	Busy    bool
+	Labels  []string
+	Version string // of the runner program; empty until it first connected
+}
+
+// Job is what we know of the job that a runner took.
+type Job struct {
+	ID         int64     `json:"id,omitempty"`
+	Name       string    `json:"name,omitempty"`
+	Repository string    `json:"repository,omitempty"` // "owner/name"
+	Workflow   string    `json:"workflow,omitempty"`
+	RunID      int64     `json:"run_id,omitempty"`
+	URL        string    `json:"url,omitempty"`
+	Conclusion string    `json:"conclusion,omitempty"` // GitHub's word; empty while unknown
+	Queued     time.Time `json:"queued,omitzero"`
+	Started    time.Time `json:"started,omitzero"`
+	Completed  time.Time `json:"completed,omitzero"`
+}
+
+// Record is what we wrote down about one runner.
+type Record struct {
+	Name    string    `json:"name"` // of the runner and of its guest
+	Pool    string    `json:"pool"`
+	State   State     `json:"state"`
+	Since   time.Time `json:"since"`            // when it entered State
+	Reason  string    `json:"reason,omitempty"` // why it is there, for a person
+	Created time.Time `json:"created"`
+	// RemoteID is the runner's id at GitHub; 0: not known, find it by name.
+	RemoteID int64 `json:"remote_id,omitempty"`
+	// Asked says that a credential was asked for, so that GitHub may know the
+	// name although we do not know the id.
+	Asked  bool   `json:"asked,omitempty"`
+	Image  string `json:"image,omitempty"`  // digest
+	Config string `json:"config,omitempty"` // fingerprint of the pool's settings that it was made from
+	// Tries counts registrations in this same guest beyond the first.
+	Tries     int       `json:"tries,omitempty"`
+	Job       Job       `json:"job,omitzero"`
+	HoldUntil time.Time `json:"hold_until,omitzero"`
+	// Failed says that the runner did not end as it should; Failure why.
+	Failed  bool   `json:"failed,omitempty"`
+	Failure string `json:"failure,omitempty"`
+	// Steps are the visited states with their times, oldest first.
+	Steps []Visit `json:"steps,omitempty"`
+}
+
+// Visit is one stay in a state.
+type Visit struct {
+	State State     `json:"state"`
+	Start time.Time `json:"start"`
+	End   time.Time `json:"end,omitzero"` // zero while it lasts
+}
+
+// Move enters a state at a time and keeps the visits. It reports false, and
+// changes nothing, if the table does not allow the transition.
+func (r *Record) Move(to State, reason string, now time.Time) bool {
+	if !r.State.CanBecome(to) {
+		return false
+	}
+	if n := len(r.Steps); n > 0 && r.Steps[n-1].End.IsZero() {
+		r.Steps[n-1].End = now
+	}
+	r.State, r.Since, r.Reason = to, now, reason
+	r.Steps = append(r.Steps, Visit{State: to, Start: now})
+	return true
+}
+
+// Took returns how long the runner stayed in the states of one step, the
+// unfinished visit counted up to now.
+func (r *Record) Took(step int, now time.Time) time.Duration {
+	var sum time.Duration
+	for _, v := range r.Steps {
+		if v.State.Step() != step {
+			continue
+		}
+		end := v.End
+		if end.IsZero() {
+			end = now
+		}
+		sum += end.Sub(v.Start)
+	}
+	return sum
+}
