@@ -1,0 +1,264 @@
+package tartfmt
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+// appleStream encodes as Apple does, written from the description of the
+// format: 64 KiB blocks whose matches may reach 64 KiB back, over the borders
+// of blocks, and which end in literals. It is independent of the code under test.
+func appleStream(raw []byte) []byte {
+	var out []byte
+	last := map[[4]byte]int{} // where four bytes were seen last
+	for base := 0; base < len(raw); base += 65536 {
+		end := min(base+65536, len(raw))
+		block := appleBlock(raw, base, end, last)
+		if len(block) >= end-base {
+			out = append(out, "bv4-"...)
+			out = binary.LittleEndian.AppendUint32(out, uint32(end-base))
+			out = append(out, raw[base:end]...)
+			continue
+		}
+		out = append(out, "bv41"...)
+		out = binary.LittleEndian.AppendUint32(out, uint32(end-base))
+		out = binary.LittleEndian.AppendUint32(out, uint32(len(block)))
+		out = append(out, block...)
+	}
+	return append(out, "bv4$"...)
+}
+
+func appleBlock(raw []byte, base, end int, last map[[4]byte]int) []byte {
+	var out []byte
+	length := func(n int) { // the bytes behind a full nibble
+		for n -= 15; n >= 255; n -= 255 {
+			out = append(out, 255)
+		}
+		out = append(out, byte(n))
+	}
+	literals := base
+	sequence := func(upTo, offset, match int) {
+		lit := upTo - literals
+		token := byte(min(lit, 15)) << 4
+		if match > 0 {
+			token |= byte(min(match-4, 15))
+		}
+		out = append(out, token)
+		if lit >= 15 {
+			length(lit)
+		}
+		out = append(out, raw[literals:upTo]...)
+		if match == 0 {
+			return
+		}
+		out = binary.LittleEndian.AppendUint16(out, uint16(offset))
+		if match-4 >= 15 {
+			length(match - 4)
+		}
+		literals = upTo + match
+	}
+	for i := base; i+128 <= end; {
+		key := [4]byte(raw[i : i+4])
+		at, seen := last[key]
+		last[key] = i
+		if !seen || i-at > 65535 {
+			i++
+			continue
+		}
+		n := 4
+		for i+n < end-128 && raw[at+n] == raw[i+n] {
+			n++
+		}
+		sequence(i, i-at, n)
+		for j := i; j < i+n; j++ {
+			last[[4]byte(raw[j:j+4])] = j
+		}
+		i += n
+	}
+	sequence(end, 0, 0)
+	return out
+}
+
+// samples are contents that stress the codec in different ways.
+func samples() map[string][]byte {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	random := func(n int) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(rnd.Uint32())
+		}
+		return b
+	}
+	text := []byte(strings.Repeat("the relay runner hands on the sash; ", 9000))
+	repeated := bytes.Repeat(random(60_000), 8) // matches only across blocks
+	mixed := slices.Concat(text[:200_000], random(300_000), make([]byte, 2_000_000), text, random(17))
+	return map[string][]byte{
+		"empty": nil, "one byte": {7}, "text": text, "random": random(200_001),
+		"zeros": make([]byte, 3<<20), "repeated": repeated, "mixed": mixed,
+	}
+}
+
+func TestDecodeAppleStreams(t *testing.T) {
+	var d Decoder // one for all: its window must not leak from stream to stream
+	for name, raw := range samples() {
+		var got bytes.Buffer
+		err := d.Decode(&got, iotest.OneByteReader(bytes.NewReader(appleStream(raw))), int64(len(raw)))
+		if err != nil || !bytes.Equal(got.Bytes(), raw) {
+			t.Errorf("%s: error %v, %d bytes, equal %v", name, err, got.Len(), bytes.Equal(got.Bytes(), raw))
+		}
+	}
+}
+
+// The stream's headers say how long its content is; nothing else is known of it.
+func TestDecodeWhatAppleWrote(t *testing.T) {
+	stream, err := os.ReadFile("testdata/apple.lz4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 158_592
+	var got bytes.Buffer
+	if err := new(Decoder).Decode(&got, bytes.NewReader(stream), size); err != nil || got.Len() != size {
+		t.Fatalf("%d bytes, %v, want %d", got.Len(), err, size)
+	}
+	again := new(Encoder).Append(nil, got.Bytes())
+	var twice bytes.Buffer
+	if err := new(Decoder).Decode(&twice, bytes.NewReader(again), size); err != nil || !bytes.Equal(twice.Bytes(), got.Bytes()) {
+		t.Errorf("encoded again it decodes to something else: %v", err)
+	}
+}
+
+// A decoder of independent blocks cannot read what Apple writes; this proves
+// that the fixture has such streams at all.
+func TestTheFixtureReachesAcrossBlocks(t *testing.T) {
+	raw := samples()["repeated"]
+	stream := appleStream(raw)
+	if len(stream) > len(raw)/4 {
+		t.Errorf("stream has %d bytes for %d: no block refers to the one before", len(stream), len(raw))
+	}
+}
+
+func TestEncodeRoundTrip(t *testing.T) {
+	var d Decoder
+	var e Encoder
+	for name, raw := range samples() {
+		stream := e.Append(nil, raw)
+		var got bytes.Buffer
+		if err := d.Decode(&got, bytes.NewReader(stream), int64(len(raw))); err != nil || !bytes.Equal(got.Bytes(), raw) {
+			t.Errorf("%s: error %v, %d bytes of %d", name, err, got.Len(), len(raw))
+		}
+		if again := new(Encoder).Append(nil, raw); !bytes.Equal(again, stream) {
+			t.Errorf("%s: a fresh encoder gives another stream", name)
+		}
+		if most := len(raw) + (len(raw)/blockSize+1)*8 + 4; len(stream) > most {
+			t.Errorf("%s: stream has %d bytes, more than %d", name, len(stream), most)
+		}
+	}
+}
+
+// Blocks larger than Apple's are read too, with a match over their borders.
+func TestDecodeLargeBlocks(t *testing.T) {
+	raw := bytes.Repeat([]byte("0123456789abcdef"), 3<<20/16)
+	stream := fmt.Appendf(nil, "bv4-")
+	stream = binary.LittleEndian.AppendUint32(stream, uint32(len(raw)))
+	stream = append(stream, raw...)
+	stream = append(stream, appleStream(raw[:10])...)
+	var got bytes.Buffer
+	if err := new(Decoder).Decode(&got, bytes.NewReader(stream), int64(len(raw)+10)); err != nil {
+		t.Fatal(err)
+	}
+	if want := append(bytes.Clone(raw), raw[:10]...); !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("%d bytes decoded, want %d", got.Len(), len(want))
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	u32 := func(n uint32) string { return string(binary.LittleEndian.AppendUint32(nil, n)) }
+	good := string(appleStream([]byte("hello")))
+	tests := map[string]struct {
+		stream string
+		size   int64
+	}{
+		"empty":               {"", 5},
+		"unknown magic":       {"bvx-" + u32(5) + "hello", 5},
+		"frame format":        {"\x04\x22\x4d\x18" + good, 5},
+		"too long":            {good, 4},
+		"too short":           {good, 6},
+		"no end":              {good[:len(good)-4], 5},
+		"cut":                 {good[:len(good)-6], 5},
+		"block without bytes": {"bv41" + u32(5) + u32(0) + "bv4$", 5},
+		"empty block":         {"bv4-" + u32(0) + "bv4$", 0},
+		"huge block":          {"bv4-" + u32(1<<31) + "x", 1 << 40},
+		"huge compressed":     {"bv41" + u32(65536) + u32(1<<31) + "x", 1 << 40},
+		"before the start":    {"bv41" + u32(20) + u32(5) + "\x1fA\x09\x00\x01" + "bv4$", 20},
+	}
+	for name, tt := range tests {
+		err := new(Decoder).Decode(io.Discard, strings.NewReader(tt.stream), tt.size)
+		if !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: error %v, want ErrCorrupt", name, err)
+		}
+	}
+}
+
+func TestDecodePassesErrorsOfItsEndsOn(t *testing.T) {
+	boom := errors.New("boom")
+	stream := appleStream(make([]byte, 3<<20))
+	if err := new(Decoder).Decode(io.Discard, iotest.ErrReader(boom), 1); !errors.Is(err, boom) || errors.Is(err, ErrCorrupt) {
+		t.Errorf("source fails: %v", err)
+	}
+	if err := new(Decoder).Decode(failingWriter{boom}, bytes.NewReader(stream), 3<<20); !errors.Is(err, boom) {
+		t.Errorf("destination fails: %v", err)
+	}
+}
+
+type failingWriter struct{ err error }
+
+func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
+
+func FuzzDecode(f *testing.F) {
+	for name, raw := range samples() {
+		if name != "zeros" && name != "mixed" {
+			f.Add(appleStream(raw[:min(len(raw), 140_000)]), int64(min(len(raw), 140_000)))
+		}
+	}
+	f.Add([]byte("bv41\x14\x00\x00\x00\x05\x00\x00\x00\x1fA\x09\x00\x01bv4$"), int64(20))
+	f.Fuzz(func(t *testing.T, stream []byte, size int64) {
+		size = min(max(size, 0), 64<<20)
+		w := &countingWriter{}
+		var d Decoder
+		err := d.Decode(w, bytes.NewReader(stream), size)
+		if w.n > size || (err == nil && w.n != size) {
+			t.Errorf("%d bytes written for a size of %d, error %v", w.n, size, err)
+		}
+		if len(d.out) > windowSize+maxBlock || cap(d.src) > maxBlock+maxBlock/200+64 {
+			t.Errorf("buffers grew to %d and %d bytes", len(d.out), cap(d.src))
+		}
+	})
+}
+
+type countingWriter struct{ n int64 }
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	w.n += int64(len(p))
+	return len(p), nil
+}
+
+func BenchmarkDecode(b *testing.B) {
+	raw := bytes.Repeat(samples()["text"], 20)
+	stream := appleStream(raw)
+	var d Decoder
+	b.SetBytes(int64(len(raw)))
+	for b.Loop() {
+		if err := d.Decode(io.Discard, bytes.NewReader(stream), int64(len(raw))); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
