@@ -39,6 +39,7 @@ type Cmd struct {
 	Stdin  io.Reader
 	Stdout io.Writer // also gets the output while the program runs; may be nil
 	Stderr io.Writer
+	Files  []*os.File // open in the program as 3, 4, ...; the caller closes its own
 }
 
 // Result is what a program left.
@@ -112,6 +113,7 @@ func command(ctx context.Context, c Cmd) (*exec.Cmd, error) {
 	}
 	cmd := exec.CommandContext(ctx, path, c.Args...)
 	cmd.Dir = c.Dir
+	cmd.ExtraFiles = c.Files
 	if len(c.Env) > 0 {
 		cmd.Env = append(os.Environ(), c.Env...)
 	}
