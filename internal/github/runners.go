@@ -1,0 +1,237 @@
+package github
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/mirego/tasuki/internal/base/secret"
+	"github.com/mirego/tasuki/internal/runner"
+)
+
+// JITConfigKey is the environment variable by which the runner program takes a
+// just-in-time configuration. Source: actions/runner, CommandSettings.cs.
+const JITConfigKey = "ACTIONS_RUNNER_INPUT_JITCONFIG"
+
+const (
+	perPage = 100
+	// maxPages bounds a list: GitHub allows 10,000 runners in a group.
+	maxPages = 200
+	// defaultGroup is the id of the group "Default" everywhere.
+	defaultGroup = 1
+)
+
+// remote is a runner in GitHub's words. go-github's own lacks the version and
+// cannot tell a field that is not there.
+type remote struct {
+	ID      *int64  `json:"id"`
+	Name    string  `json:"name"`
+	Status  string  `json:"status"`
+	Busy    bool    `json:"busy"`
+	Version *string `json:"version"`
+	Labels  []struct {
+		Name string `json:"name"`
+	} `json:"labels"`
+}
+
+func (r remote) ours() runner.Remote {
+	out := runner.Remote{ID: *r.ID, Name: r.Name, Online: r.Status == "online", Busy: r.Busy}
+	if r.Version != nil {
+		out.Version = *r.Version
+	}
+	for _, l := range r.Labels {
+		out.Labels = append(out.Labels, l.Name)
+	}
+	return out
+}
+
+var errNoAnswer = errors.New("the reply is not one of GitHub's API")
+
+// Credential asks for a just-in-time configuration: the runner is registered
+// then, offline, and the credential lets one program take one job. Errors
+// beside those of every call: runner.ErrExists, after which the name's earlier
+// registration is to be removed, or another name taken.
+func (c *Client) Credential(ctx context.Context, r runner.Registration) (runner.Credential, error) {
+	const doing = "register a runner"
+	group, err := c.group(ctx, r.Group)
+	if err != nil {
+		return runner.Credential{}, err
+	}
+	if r.WorkFolder == "" {
+		r.WorkFolder = "_work"
+	}
+	var got struct {
+		Runner remote `json:"runner"`
+		Config string `json:"encoded_jit_config"`
+	}
+	_, err = c.call(ctx, http.MethodPost, "/actions/runners/generate-jitconfig", map[string]any{
+		"name": r.Name, "runner_group_id": group, "labels": r.Labels, "work_folder": r.WorkFolder,
+	}, &got)
+	switch {
+	case status(err) == http.StatusConflict:
+		return runner.Credential{}, fmt.Errorf("cannot register runner %q with %s: %w", r.Name, c.scope.name, runner.ErrExists)
+	case err != nil:
+		if s := status(err); s == http.StatusNotFound || s == http.StatusForbidden {
+			c.forgetGroup(r.Group) // it may be the group that is gone
+		}
+		return runner.Credential{}, c.explain(doing, err)
+	}
+	if _, err := base64.StdEncoding.DecodeString(got.Config); err != nil || got.Config == "" || got.Runner.ID == nil {
+		return runner.Credential{}, c.explain(doing, errNoAnswer)
+	}
+	return runner.Credential{
+		ID:  *got.Runner.ID,
+		Env: map[string]secret.String{JITConfigKey: secret.New(got.Config)},
+	}, nil
+}
+
+// Runners returns every runner of the scope, those of others too.
+func (c *Client) Runners(ctx context.Context) ([]runner.Remote, error) {
+	// A runner that goes while we turn pages moves another from the next page
+	// to the one before; a list that came out too short is taken once more.
+	all, whole, err := c.list(ctx)
+	if err == nil && !whole {
+		all, _, err = c.list(ctx)
+	}
+	return all, c.explain("list the runners", err)
+}
+
+// list also says whether it has as many as GitHub counts.
+func (c *Client) list(ctx context.Context) (all []runner.Remote, whole bool, err error) {
+	seen := map[int64]bool{}
+	for page := 1; page <= maxPages; page++ {
+		var got struct {
+			Total   *int      `json:"total_count"`
+			Runners *[]remote `json:"runners"`
+		}
+		path := fmt.Sprintf("/actions/runners?per_page=%d&page=%d", perPage, page)
+		if _, err := c.call(ctx, http.MethodGet, path, nil, &got); err != nil {
+			return nil, false, err
+		}
+		if got.Total == nil || got.Runners == nil {
+			return nil, false, errNoAnswer
+		}
+		for _, r := range *got.Runners {
+			if r.ID == nil {
+				return nil, false, errNoAnswer
+			}
+			if !seen[*r.ID] {
+				seen[*r.ID] = true
+				all = append(all, r.ours())
+			}
+		}
+		if len(*got.Runners) < perPage {
+			return all, len(all) >= *got.Total, nil
+		}
+	}
+	return nil, false, fmt.Errorf("the scope has more than %d runners", maxPages*perPage)
+}
+
+// Runner returns one runner; false: GitHub does not know it.
+func (c *Client) Runner(ctx context.Context, id int64) (runner.Remote, bool, error) {
+	doing := fmt.Sprintf("look at runner %d", id)
+	var got remote
+	_, err := c.call(ctx, http.MethodGet, fmt.Sprintf("/actions/runners/%d", id), nil, &got)
+	if status(err) == http.StatusNotFound {
+		return runner.Remote{}, false, c.explain(doing, c.visible(ctx))
+	}
+	if err == nil && got.ID == nil {
+		err = errNoAnswer
+	}
+	if err != nil {
+		return runner.Remote{}, false, c.explain(doing, err)
+	}
+	return got.ours(), true, nil
+}
+
+// Remove deletes a registration; one that is gone is no error. A runner that
+// executes a job stays: runner.ErrBusy.
+func (c *Client) Remove(ctx context.Context, id int64) error {
+	doing := fmt.Sprintf("remove runner %d", id)
+	res, err := c.call(ctx, http.MethodDelete, fmt.Sprintf("/actions/runners/%d", id), nil, nil)
+	switch {
+	case status(err) == http.StatusNotFound:
+		return c.explain(doing, c.visible(ctx))
+	case status(err) == http.StatusUnprocessableEntity:
+		return fmt.Errorf("cannot %s of %s: %w", doing, c.scope.name, runner.ErrBusy)
+	case err == nil && res.StatusCode != http.StatusNoContent:
+		err = errNoAnswer
+	}
+	return c.explain(doing, err)
+}
+
+// visible returns an error unless GitHub lets us see the scope's runners.
+func (c *Client) visible(ctx context.Context) error {
+	var got struct {
+		Total *int `json:"total_count"`
+	}
+	_, err := c.call(ctx, http.MethodGet, "/actions/runners?per_page=1", nil, &got)
+	if err == nil && got.Total == nil {
+		err = errNoAnswer
+	}
+	return err
+}
+
+// group returns the id of a runner group.
+func (c *Client) group(ctx context.Context, name string) (int64, error) {
+	key := strings.ToLower(name)
+	if key == "" || key == "default" {
+		return defaultGroup, nil
+	}
+	if c.scope.repository() {
+		return 0, fmt.Errorf("cannot use runner group %q with repository %s: groups belong to organisations; leave it out or name the organisation as the scope",
+			name, c.scope.name)
+	}
+	c.mu.Lock()
+	id, known := c.groups[key]
+	c.mu.Unlock()
+	if known {
+		return id, nil
+	}
+	id, err := c.findGroup(ctx, name)
+	if err != nil {
+		return 0, c.explain(fmt.Sprintf("find runner group %q", name), err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.groups[key] = id
+	return id, nil
+}
+
+func (c *Client) findGroup(ctx context.Context, name string) (int64, error) {
+	var names []string
+	for page := 1; page <= maxPages; page++ {
+		var got struct {
+			Groups *[]struct {
+				ID   int64  `json:"id"`
+				Name string `json:"name"`
+			} `json:"runner_groups"`
+		}
+		path := fmt.Sprintf("/actions/runner-groups?per_page=%d&page=%d", perPage, page)
+		if _, err := c.call(ctx, http.MethodGet, path, nil, &got); err != nil {
+			return 0, err
+		}
+		if got.Groups == nil {
+			return 0, errNoAnswer
+		}
+		for _, g := range *got.Groups {
+			if strings.EqualFold(g.Name, name) && g.ID != 0 {
+				return g.ID, nil
+			}
+			names = append(names, g.Name)
+		}
+		if len(*got.Groups) < perPage {
+			break
+		}
+	}
+	return 0, fmt.Errorf("there is none of that name; there are: %s", strings.Join(names, ", "))
+}
+
+func (c *Client) forgetGroup(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.groups, strings.ToLower(name))
+}
