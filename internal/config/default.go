@@ -1,0 +1,82 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/mirego/tasuki/internal/vm"
+)
+
+// maxHostDefault is where a name taken from the machine's own is cut, so that
+// it leaves room for the names of pools.
+const maxHostDefault = 20
+
+// Default returns the configuration of an empty file: all defaults there are.
+func Default() Config {
+	return Config{
+		Host: Host{
+			Name:         hostName(),
+			Slots:        2,
+			Home:         DefaultHome(),
+			Prefix:       "tasuki",
+			DrainTimeout: Duration(30 * time.Minute),
+			Tick:         Duration(2 * time.Second),
+			Accel:        "auto",
+		},
+		GitHub: GitHub{URL: "https://github.com"},
+		Defaults: Settings{
+			Driver:     "qemu",
+			CPUs:       2,
+			Memory:     4 << 30,
+			Network:    Network{Mode: vm.Internet},
+			Standby:    1,
+			MaxJobTime: Duration(6 * time.Hour),
+			WorkFolder: "_work",
+		},
+	}
+}
+
+// fileMode is the mode of a File that names none.
+const fileMode Mode = 0o644
+
+// DefaultHome is the agent's folder where nothing else is said: $TASUKI_HOME,
+// or .tasuki in the user's home.
+func DefaultHome() string {
+	if home := os.Getenv("TASUKI_HOME"); home != "" {
+		return home
+	}
+	return expandHome("~/.tasuki")
+}
+
+// expandHome replaces a leading "~/" by the user's home, if there is one.
+func expandHome(path string) string {
+	rest, ok := strings.CutPrefix(path, "~/")
+	if !ok && path != "~" {
+		return path
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return path
+	}
+	return filepath.Join(home, rest)
+}
+
+var notInName = regexp.MustCompile(`[^a-z0-9]+`)
+
+// hostName makes a word of the machine's own name: its first label, lower case.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "host"
+	}
+	name, _, _ = strings.Cut(strings.ToLower(name), ".")
+	name = notInName.ReplaceAllString(name, "-")
+	name = strings.Trim(name[:min(len(name), maxHostDefault)], "-")
+	if name == "" {
+		return "host"
+	}
+	return name
+}
