@@ -1,0 +1,214 @@
+package emulator
+
+import (
+	"cmp"
+	"crypto/rsa"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// runner is one registration.
+type runner struct {
+	id         int64
+	name       string
+	scope      scope
+	group      group
+	labels     []label
+	ephemeral  bool
+	workFolder string
+	os, arch   string
+	version    string
+	created    time.Time
+	clientID   string
+	tokenURL   string // what its token requests must name as audience
+	key        *rsa.PublicKey
+
+	gone    departure
+	left    time.Time
+	session *session
+	job     *job // offered or running
+}
+
+// departure says how a registration ended.
+type departure int
+
+const (
+	registered departure = iota
+	served               // ephemeral, and its job is over
+	deleted              // by an API call, or never used
+)
+
+type label struct {
+	name string
+	kind string // "read-only" or "custom"
+}
+
+type group struct {
+	id   int64
+	name string
+}
+
+// scope is what a runner is registered for: a repository, an organization or an enterprise.
+type scope struct {
+	kind string // repos, orgs, enterprises
+	name string // octo/demo, octo, big
+}
+
+// covers says whether runners of the scope may have the repository's jobs.
+func (s scope) covers(repository string) bool {
+	owner, _, _ := strings.Cut(repository, "/")
+	switch s.kind {
+	case "repos":
+		return strings.EqualFold(s.name, repository)
+	case "orgs":
+		return strings.EqualFold(s.name, owner)
+	}
+	return true
+}
+
+func (s scope) is(o scope) bool { return s.kind == o.kind && strings.EqualFold(s.name, o.name) }
+
+// path returns what follows the host in the scope's address for people.
+func (s scope) path() string {
+	if s.kind == "enterprises" {
+		return "enterprises/" + s.name
+	}
+	return s.name
+}
+
+// session is the open line of a runner program.
+type session struct {
+	id        string
+	runner    *runner
+	lastPoll  time.Time // when its last poll ended
+	polls     int       // polls that are held now
+	turn      int64     // the newest poll's number; older ones are answered empty
+	messageID int64
+}
+
+// online says whether the runner program is there: it polls, or did a moment ago, or renews its job.
+func (r *runner) online(now time.Time, after time.Duration) bool {
+	if r.session == nil {
+		return false
+	}
+	if r.job != nil && r.job.phase == running {
+		return true
+	}
+	return r.session.polls > 0 || now.Sub(r.session.lastPoll) < after
+}
+
+func (r *runner) busy() bool { return r.job != nil && r.job.phase == running }
+
+// misfit says why the runner may never have the job, or nothing.
+func (r *runner) misfit(j *job, repository string) string {
+	if !r.scope.covers(repository) {
+		return fmt.Sprintf("it is registered for %s", r.scope.path())
+	}
+	if g := j.def.RunsOn.Group; g != "" && !strings.EqualFold(g, r.group.name) {
+		return fmt.Sprintf("it is in group %q", r.group.name)
+	}
+	var missing []string
+	for _, want := range j.def.RunsOn.Labels {
+		if !slices.ContainsFunc(r.labels, func(l label) bool { return strings.EqualFold(l.name, want) }) {
+			missing = append(missing, want)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Sprintf("it lacks %s", strings.Join(missing, ", "))
+	}
+	return ""
+}
+
+// offer gives the runner the oldest queued job that fits, or nil. The lock is held.
+func (e *Emulator) offer(r *runner) *job {
+	var best *job
+	for j := range e.active {
+		if j.phase != queued || r.misfit(j, e.opts.Repository) != "" {
+			continue
+		}
+		if best == nil || cmp.Or(j.queuedAt.Compare(best.queuedAt), cmp.Compare(j.id, best.id)) < 0 {
+			best = j
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	best.phase, best.runner, best.offeredAt, best.acknowledged = offered, r, time.Now(), false
+	best.requestGUID, best.requestID = newGUID(), e.next("request")
+	r.job = best
+	e.log.Info("job offered", "job", best.def.Name, "runner", r.name)
+	e.changed()
+	return best
+}
+
+// requeue takes an offered job back. The lock is held.
+func (e *Emulator) requeue(j *job) {
+	e.log.Info("job not picked up, queued again", "job", j.def.Name, "runner", j.runner.name)
+	j.runner.job = nil
+	j.runner, j.phase, j.requeued = nil, queued, j.requeued+1
+	e.changed()
+}
+
+// remove ends a registration. The lock is held.
+func (e *Emulator) remove(r *runner, how departure) {
+	r.gone, r.left = how, time.Now()
+	if j := r.job; j != nil && j.phase == offered {
+		e.requeue(j)
+	}
+	e.log.Info("runner removed", "runner", r.name)
+	e.changed()
+}
+
+// admit adds a registration. It forgets those that left long ago. The lock is held.
+func (e *Emulator) admit(r *runner) {
+	for id, old := range e.runners {
+		if old.gone != registered && time.Since(old.left) > time.Hour {
+			delete(e.runners, id)
+		}
+	}
+	r.id, r.created, r.clientID = e.next("runner"), time.Now(), newGUID()
+	e.runners[r.id] = r
+	e.log.Info("runner registered", "runner", r.name, "id", r.id, "ephemeral", r.ephemeral)
+	e.changed()
+}
+
+// named returns the registration of that name in the scope, or nil. The lock is held.
+func (e *Emulator) named(s scope, name string) *runner {
+	for _, r := range e.runners {
+		if r.gone == registered && r.scope.is(s) && strings.EqualFold(r.name, name) {
+			return r
+		}
+	}
+	return nil
+}
+
+// registeredIn returns the scope's registrations by id. The lock is held.
+func (e *Emulator) registeredIn(match func(scope) bool) []*runner {
+	var out []*runner
+	for _, r := range e.runners {
+		if r.gone == registered && match(r.scope) {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b *runner) int { return cmp.Compare(a.id, b.id) })
+	return out
+}
+
+func (e *Emulator) groups() []group {
+	out := []group{{1, "Default"}}
+	for i, name := range e.opts.Groups {
+		out = append(out, group{int64(i + 2), name})
+	}
+	return out
+}
+
+func (e *Emulator) groupByID(id int64) (group, bool) {
+	for _, g := range e.groups() {
+		if g.id == id {
+			return g, true
+		}
+	}
+	return group{}, false
+}

@@ -1,0 +1,41 @@
+// Package emulator is GitHub Actions in one process: the REST API for self-hosted runners, the protocol
+// that runner programs speak, and the results service that takes their logs. It needs no account, no
+// internet and no disk; it forgets everything when it ends.
+//
+// # Terms
+//
+// A run is one execution of a workflow; its jobs become queued as package workflow says. A runner is a
+// registration: it exists from generate-jitconfig (or config --token) until its one job is over or it is
+// deleted. A session is the open line of a runner program; a runner with a session that polls is online.
+// A job is offered to the first runner whose labels, group and scope fit and that polls; it is
+// acknowledged, acquired (from then on it runs), renewed every minute, and completed. A job that is not
+// acquired in time goes back to the queue, one that is not renewed in time fails.
+//
+// # What it follows
+//
+// The official runner's contracts wherever they are known: base URLs end in a slash, RSA parts are padded,
+// the job token is a JWT, polls are held 50 s, a Busy poll is given no job. Jobs always travel by the V2
+// flow (broker, run service, results service); runner programs that begin with the legacy V1 session are
+// moved there by a broker migration message. The legacy job flow itself is not served.
+//
+// # Seeing and driving it from other processes
+//
+//	GET  /_emulator/state              State; ?logs=0 leaves the step logs out, ?wait=30s holds until it changes
+//	POST /_emulator/workflows          {"path": FILE} or {"name", "contents"}, optionally "tree": {"run_id"}
+//	GET  /_emulator/runs/{id}          RunState with logs; ?wait=30s holds until the run is completed
+//	POST /_emulator/runs/{id}/cancel   202
+//	GET  /_emulator/jobs/{id}/log      the job's log as text; the id is the number or the GUID
+//	PUT  /_emulator/faults             []Fault, replacing those before
+//	POST /_emulator/sleep/{runner id}  forgets the runner's session, as a network that lost it would
+//
+// They ask for Options.Token when one is set, as the REST API does. Everything else lies where GitHub has
+// it, under both / and /api/v3: see routes.go.
+//
+// # Layout
+//
+// dispatch.go and jobs.go hold the rules; rest_*.go, register.go, broker.go, runservice.go, results.go,
+// feed.go and launch.go translate one protocol surface each and keep nothing. Scale sets would be one more
+// surface over the same rules, with offer in dispatch.go asking it which runners may have a job.
+//
+// An Emulator is safe for concurrent use. One mutex guards all state; no request holds it while it waits.
+package emulator

@@ -1,0 +1,310 @@
+package emulator
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mirego/tasuki/internal/emulator/workflow"
+)
+
+// phase is how far a job is, seen from the service.
+type phase int
+
+const (
+	pending phase = iota // waits for the jobs it needs
+	queued               // waits for a runner
+	offered              // sent to a runner that has not acquired it yet
+	running              // acquired; renewed from now on
+	done
+)
+
+// run is one execution of a workflow.
+type run struct {
+	id, number  int64
+	planID      string
+	file, title string
+	sha         string
+	wf          *workflow.Run
+	tree        workflow.Tree
+	archive     *archive
+	jobs        []*job
+	created     time.Time
+	completed   time.Time
+}
+
+// job is one job of a run.
+type job struct {
+	id          int64
+	run         *run
+	def         *workflow.Job
+	timelineID  string
+	requestGUID string // names the offer
+	requestID   int64
+
+	phase        phase
+	runner       *runner
+	acknowledged bool
+	requeued     int
+	created      time.Time
+	queuedAt     time.Time
+	offeredAt    time.Time
+	startedAt    time.Time
+	completedAt  time.Time
+	lockedUntil  time.Time
+
+	cancelAt   time.Time // when cancellation was asked for
+	cancelSent time.Time // when the runner was last told
+	cancelWhy  string
+
+	conclusion  string
+	reason      string
+	reported    bool // by its runner, not by a deadline
+	outputs     map[string]string
+	annotations []Annotation
+	steps       []*step
+	log         textLog
+}
+
+// step is one step of a job as its runner reports it.
+type step struct {
+	id          string
+	number      int
+	name        string
+	status      string // pending, in_progress, completed
+	conclusion  string
+	startedAt   time.Time
+	completedAt time.Time
+	log         textLog
+	summary     textLog
+}
+
+// Submit queues a run of the workflow. tree is the directory that actions/checkout brings; empty stands
+// for the one that the workflow file lies in.
+func (e *Emulator) Submit(w *workflow.Workflow, tree string) (runID int64, err error) {
+	return e.submit(w, tree, e.baseFor(nil))
+}
+
+func (e *Emulator) submit(w *workflow.Workflow, tree, base string) (int64, error) {
+	r := &run{
+		planID: newGUID(), file: w.File, title: w.Name, created: time.Now(),
+		sha: fmt.Sprintf("%x", randomBytes(20)), tree: w.Tree(), archive: &archive{},
+	}
+	if tree != "" {
+		r.tree.Dir = tree
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r.id, r.number = 1000+e.next("run"), e.lastID["run"]
+	owner, _, _ := strings.Cut(e.opts.Repository, "/")
+	wf, err := w.NewRun(workflow.Context{
+		Repository: e.opts.Repository, RepositoryOwner: owner,
+		Ref: "refs/heads/main", SHA: r.sha, Actor: owner, EventName: "push",
+		ServerURL: base, APIURL: base + "/api/v3", GraphQLURL: base + "/api/graphql",
+		RunID: r.id, RunNumber: r.number, RunAttempt: 1,
+		Secrets: e.opts.Secrets, Vars: e.opts.Vars,
+		Event: map[string]any{"ref": "refs/heads/main"},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("cannot start workflow %q: %w", w.File, err)
+	}
+	r.wf = wf
+	e.runs = append(e.runs, r)
+	e.log.Info("run queued", "run", r.id, "workflow", w.File)
+	e.advance(r)
+	return r.id, nil
+}
+
+// Cancel asks for the cancellation of a run: jobs that wait are cancelled at once, jobs that run are told.
+func (e *Emulator) Cancel(runID int64) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := e.runByID(runID)
+	if r == nil {
+		return fmt.Errorf("cannot cancel run %d: no such run", runID)
+	}
+	if !r.completed.IsZero() {
+		return fmt.Errorf("cannot cancel run %d: it is completed", runID)
+	}
+	for _, def := range r.wf.Cancel() {
+		e.cancelJob(e.jobs[def.ID], "the run was cancelled")
+	}
+	e.advance(r)
+	return nil
+}
+
+// WaitRun returns the run once it is completed, or the cause of ctx's end.
+func (e *Emulator) WaitRun(ctx context.Context, runID int64) (RunState, error) {
+	known := true
+	finished := e.await(ctx, 1<<62, func() bool {
+		r := e.runByID(runID)
+		known = r != nil
+		return !known || !r.completed.IsZero()
+	})
+	if !known {
+		return RunState{}, fmt.Errorf("cannot wait for run %d: no such run", runID)
+	}
+	state, _ := e.RunState(runID)
+	if !finished {
+		return state, fmt.Errorf("cannot wait longer for run %d: %w", runID, context.Cause(ctx))
+	}
+	return state, nil
+}
+
+func (e *Emulator) runByID(id int64) *run {
+	i := slices.IndexFunc(e.runs, func(r *run) bool { return r.id == id })
+	if i < 0 {
+		return nil
+	}
+	return e.runs[i]
+}
+
+// advance takes over what the workflow says about its jobs by now. The lock is held.
+func (e *Emulator) advance(r *run) {
+	ready := r.wf.Next()
+	for _, def := range r.wf.Jobs() {
+		j := e.jobs[def.ID]
+		if j == nil {
+			j = &job{id: 5000 + e.next("job"), run: r, def: def, timelineID: newGUID(), created: time.Now()}
+			e.jobs[def.ID] = j
+			e.active[j] = struct{}{}
+			r.jobs = append(r.jobs, j)
+		}
+		if def.State == workflow.Completed && j.phase == pending {
+			e.finish(j, def.Conclusion, def.Reason)
+		}
+	}
+	for _, def := range ready {
+		if j := e.jobs[def.ID]; j.phase == pending {
+			j.phase, j.queuedAt = queued, time.Now()
+			for i, s := range def.Steps {
+				j.steps = append(j.steps, &step{id: s.ID, number: i + 1, name: s.Name, status: "pending"})
+			}
+			e.log.Info("job queued", "job", def.Name, "run", r.id)
+		}
+	}
+	if r.completed.IsZero() && r.wf.Done() {
+		r.completed = time.Now()
+		e.log.Info("run completed", "run", r.id, "conclusion", r.wf.Conclusion())
+	}
+	e.changed()
+}
+
+// finish writes down how a job ended and frees its runner. The lock is held.
+func (e *Emulator) finish(j *job, conclusion, reason string) {
+	j.phase, j.conclusion, j.reason, j.completedAt = done, conclusion, reason, time.Now()
+	delete(e.active, j)
+	for _, s := range j.steps {
+		if s.status != "completed" && conclusion != workflow.Success {
+			s.status, s.conclusion = "completed", workflow.Skipped
+			if !s.startedAt.IsZero() {
+				s.conclusion, s.completedAt = conclusion, j.completedAt
+			}
+		}
+	}
+	if r := j.runner; r != nil && r.job == j {
+		r.job = nil
+		if r.ephemeral {
+			e.remove(r, served)
+		}
+	}
+	e.log.Info("job completed", "job", j.def.Name, "conclusion", conclusion, "reason", reason)
+}
+
+// conclude ends a job and lets the run go on. The lock is held.
+func (e *Emulator) conclude(j *job, conclusion, reason string, outputs map[string]string) {
+	if j.phase == done {
+		return
+	}
+	j.outputs = outputs
+	if j.phase != running && j.runner != nil { // offered only: the runner keeps its registration
+		j.runner.job, j.runner = nil, nil
+	}
+	e.finish(j, conclusion, reason)
+	for _, def := range j.run.wf.Conclude(j.def.ID, conclusion, maps.Clone(outputs)) {
+		e.cancelJob(e.jobs[def.ID], "another job of the matrix failed")
+	}
+	e.advance(j.run)
+}
+
+// cancelJob ends a job that waits, and tells the runner of one that runs. The lock is held.
+func (e *Emulator) cancelJob(j *job, why string) {
+	switch {
+	case j == nil || j.phase == done || !j.cancelAt.IsZero():
+	case j.phase == running:
+		j.cancelAt, j.cancelWhy = time.Now(), why
+		e.changed()
+	default:
+		e.conclude(j, workflow.Cancelled, why, nil)
+	}
+}
+
+// deadline returns when something happens to the job by itself, and what. The lock is held.
+func (e *Emulator) deadline(j *job) (time.Time, func()) {
+	switch j.phase {
+	case queued:
+		return j.queuedAt.Add(e.opts.QueueTimeout), func() {
+			e.conclude(j, workflow.Failure, fmt.Sprintf("no runner took the job within %v", e.opts.QueueTimeout), nil)
+		}
+	case offered:
+		return j.offeredAt.Add(e.opts.PickupTimeout), func() { e.requeue(j) }
+	case running:
+		lost := func() {
+			e.conclude(j, workflow.Failure, "the self-hosted runner lost communication with the server", nil)
+		}
+		at, what := j.lockedUntil, lost
+		if !j.cancelAt.IsZero() {
+			if end := j.cancelAt.Add(e.opts.CancelGrace); end.Before(at) {
+				at, what = end, func() {
+					e.conclude(j, workflow.Cancelled, j.cancelWhy+"; the runner did not end it and it was abandoned", nil)
+				}
+			}
+		} else if j.def.Timeout > 0 {
+			if end := j.startedAt.Add(j.def.Timeout); end.Before(at) {
+				at, what = end, func() {
+					e.cancelJob(j, fmt.Sprintf("the job exceeded the maximum execution time of %v", j.def.Timeout))
+				}
+			}
+		}
+		return at, what
+	}
+	return time.Time{}, nil
+}
+
+// setAlarm arms the timer for the next deadline of any job. The lock is held.
+func (e *Emulator) setAlarm() {
+	var first time.Time
+	for j := range e.active {
+		if at, _ := e.deadline(j); !at.IsZero() && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	if e.alarm != nil {
+		e.alarm.Stop()
+	}
+	if first.IsZero() || e.closed {
+		return
+	}
+	wait := max(time.Until(first), 0)
+	if e.alarm == nil {
+		e.alarm = time.AfterFunc(wait, e.ring)
+	} else {
+		e.alarm.Reset(wait)
+	}
+}
+
+// ring does what is due.
+func (e *Emulator) ring() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	for _, j := range slices.Collect(maps.Keys(e.active)) {
+		if at, act := e.deadline(j); act != nil && !at.After(now) {
+			act()
+		}
+	}
+	e.setAlarm()
+}
