@@ -3,6 +3,7 @@ package pool
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -76,68 +77,81 @@ func Decide(wants []Want, seen []Seen, limits Limits) []Action {
 	actions = append(actions, stops(wants, seen)...)
 
 	short := shortages(wants, seen, held)
-	for {
-		// The least served first; among equals, in the order of configuration.
-		slices.SortStableFunc(short, func(a, b shortage) int {
-			return cmp.Compare(a.have*max(b.want, 1), b.have*max(a.want, 1))
-		})
-		i := slices.IndexFunc(short, func(s shortage) bool { return s.missing > 0 && s.blocked == "" })
-		if i < 0 || free <= 0 {
+	for ; free > 0; free-- {
+		s := neediest(short)
+		if s == nil {
 			break
 		}
-		actions = append(actions, Action{Verb: Start, Pool: short[i].pool})
-		short[i].missing--
-		short[i].have++
-		free--
+		actions = append(actions, Action{Verb: Start, Pool: s.pool})
+		s.missing--
+		s.room--
+		s.have++
 	}
-	for _, w := range wants { // in the order of configuration again
-		i := slices.IndexFunc(short, func(s shortage) bool { return s.pool == w.Pool && s.missing > 0 })
-		if i < 0 {
-			continue
+	for _, s := range short {
+		if s.missing > 0 {
+			actions = append(actions, Action{Verb: Wait, Pool: s.pool, Reason: s.reason(seen, limits)})
 		}
-		reason := short[i].blocked
-		if reason == "" {
-			reason = noSlot(seen, limits)
-		}
-		actions = append(actions, Action{Verb: Wait, Pool: w.Pool, Reason: reason})
 	}
 	return actions
 }
 
+// shortage is what a pool lacks.
 type shortage struct {
-	pool                string
-	want, have, missing int
-	blocked             string
+	pool    string
+	want    int // runners that shall wait or be on their way
+	have    int
+	missing int
+	room    int // how many more the pool's own bound allows
+	most    int
+	blocked string
 }
 
 // shortages counts for each pool the runners that wait or are on their way.
-func shortages(wants []Want, seen []Seen, held map[string]int) []shortage {
-	var out []shortage
+func shortages(wants []Want, seen []Seen, held map[string]int) []*shortage {
+	var out []*shortage
 	for _, w := range wants {
 		if w.Drain {
 			continue
 		}
-		have := 0
-		for _, s := range seen {
-			if s.Pool == w.Pool && (s.State == runner.Idle || s.State.OnItsWay()) {
-				have++
+		s := &shortage{pool: w.Pool, want: w.Standby, most: w.Most, room: math.MaxInt, blocked: w.Blocked}
+		for _, r := range seen {
+			if r.Pool == w.Pool && (r.State == runner.Idle || r.State.OnItsWay()) {
+				s.have++
 			}
 		}
-		s := shortage{pool: w.Pool, want: w.Standby, have: have, missing: max(0, w.Standby-have), blocked: w.Blocked}
 		if w.Most > 0 {
-			room := max(0, w.Most-held[w.Pool])
-			if s.missing > room && s.blocked == "" && room == 0 {
-				s.blocked = fmt.Sprintf("the pool has its most runners (max: %d)", w.Most)
-			} else {
-				s.missing = min(s.missing, max(room, 1))
-			}
-			if room > 0 {
-				s.missing = min(s.missing, room)
-			}
+			s.room = w.Most - held[w.Pool]
 		}
+		s.missing = max(0, s.want-s.have)
 		out = append(out, s)
 	}
 	return out
+}
+
+// neediest returns the pool that may start a runner and has the smallest share
+// of what it wants; among equals the first in the configuration.
+func neediest(short []*shortage) *shortage {
+	var best *shortage
+	for _, s := range short {
+		if s.missing <= 0 || s.room <= 0 || s.blocked != "" {
+			continue
+		}
+		if best == nil || s.have*best.want < best.have*s.want {
+			best = s
+		}
+	}
+	return best
+}
+
+// reason says why the pool lacks runners.
+func (s *shortage) reason(seen []Seen, limits Limits) string {
+	switch {
+	case s.blocked != "":
+		return s.blocked
+	case s.room <= 0:
+		return fmt.Sprintf("the pool has as many runners as it may (max: %d)", s.most)
+	}
+	return noSlot(seen, limits)
 }
 
 // stops names the waiting runners that are too many, outdated, of a draining
@@ -149,6 +163,13 @@ func stops(wants []Want, seen []Seen) []Action {
 		byPool[w.Pool] = w
 	}
 	waiting := map[string]int{}
+	// One after the other: a pool that rolls to a new image keeps its capacity.
+	rolling := map[string]bool{}
+	for _, s := range seen {
+		if (s.State.OnItsWay() && s.Outdated == "") || (s.State.Ending() && s.State.TakesSlot()) {
+			rolling[s.Pool] = true
+		}
+	}
 	// Count the youngest as the surplus: the oldest is the closest to a job.
 	ordered := slices.Clone(seen)
 	slices.SortStableFunc(ordered, func(a, b Seen) int {
@@ -166,9 +187,9 @@ func stops(wants []Want, seen []Seen) []Action {
 			reason = "its pool is no longer configured"
 		case w.Drain:
 			reason = "draining"
-		case s.Outdated != "":
+		case s.Outdated != "" && !rolling[s.Pool]:
 			reason = s.Outdated
-			waiting[s.Pool]--
+			rolling[s.Pool] = true
 		case waiting[s.Pool] > w.Standby:
 			reason = fmt.Sprintf("more runners wait than the pool wants (standby: %d)", w.Standby)
 		}

@@ -76,9 +76,16 @@ type Record struct {
 	RemoteID int64 `json:"remote_id,omitempty"`
 	// Asked says that a credential was asked for, so that GitHub may know the
 	// name although we do not know the id.
-	Asked  bool   `json:"asked,omitempty"`
-	Image  string `json:"image,omitempty"`  // digest
-	Config string `json:"config,omitempty"` // fingerprint of the pool's settings that it was made from
+	Asked bool `json:"asked,omitempty"`
+	// Left says that GitHub knows the runner no more.
+	Left bool `json:"left,omitempty"`
+	// Up says that a channel into the guest was open once.
+	Up    bool   `json:"up,omitempty"`
+	Image string `json:"image,omitempty"` // digest
+	// ImageLabels are the image's: an agent that adopts the runner needs them
+	// to get into the guest.
+	ImageLabels map[string]string `json:"image_labels,omitempty"`
+	Config      string            `json:"config,omitempty"` // fingerprint of the pool's settings that it was made from
 	// Tries counts registrations in this same guest beyond the first.
 	Tries     int       `json:"tries,omitempty"`
 	Job       Job       `json:"job,omitzero"`

@@ -42,18 +42,20 @@ type StateInfo struct {
 }
 
 // table is the life of a runner. Everything that fails before the end goes to
-// Leaving, since GitHub comes first; Leaving goes back to Idle or Busy when
-// GitHub says that the runner is at work and must stay.
+// Leaving, since GitHub comes first; Leaving goes back to Busy when GitHub says
+// that the runner is at work and must stay. Requesting follows later states
+// where the credential is of no more use: it was lost with the agent that held
+// it, or GitHub has forgotten the registration; the guest is kept.
 var table = []StateInfo{
 	{Preparing, 1, []State{Requesting, Leaving}, time.Minute, true},
 	{Requesting, 2, []State{Cloning, Launching, Leaving}, 2 * time.Minute, true},
 	{Cloning, 3, []State{Connecting, Leaving}, 2 * time.Minute, true},
-	{Connecting, 4, []State{Launching, Leaving}, 5 * time.Minute, true},
-	{Launching, 5, []State{Registering, Leaving}, 2 * time.Minute, true},
+	{Connecting, 4, []State{Launching, Requesting, Leaving}, 5 * time.Minute, true},
+	{Launching, 5, []State{Registering, Requesting, Leaving}, 2 * time.Minute, true},
 	{Registering, 5, []State{Idle, Busy, Requesting, Leaving}, 3 * time.Minute, true},
 	{Idle, 6, []State{Busy, Requesting, Leaving}, 24 * time.Hour, true},
 	{Busy, 6, []State{Leaving}, 6 * time.Hour, true},
-	{Leaving, 7, []State{Idle, Busy, Held, Stopping}, time.Minute, true},
+	{Leaving, 7, []State{Busy, Held, Stopping}, time.Minute, true},
 	{Held, 7, []State{Stopping}, 0, true},
 	{Stopping, 8, []State{Deleting}, time.Minute, true},
 	{Deleting, 9, []State{Lingering, Gone}, 5 * time.Minute, false},

@@ -1,0 +1,392 @@
+// Package agent keeps the runners of one host.
+//
+// It is a reconcile loop. Watchers observe what is there, each at its own pace:
+// one for each hypervisor driver, one for each scope at GitHub, one for each
+// pool's image. A pass compares that with what the pools want (pool.Decide) and
+// begins or ends runners; it only looks at memory and never waits. Each runner
+// has a keeper that walks it through its states, writes each transition to the
+// journal before acting on it, and emits it as an event.
+//
+// Guests outlive the agent: an agent that starts finds the journal, adopts
+// every runner in it, whatever its state, and takes away what belongs to
+// nobody. A busy runner is ended only when its guest is dead, its job took
+// longer than the pool allows, or GitHub agreed.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mirego/tasuki/internal/base/secret"
+	"github.com/mirego/tasuki/internal/event"
+	"github.com/mirego/tasuki/internal/guest"
+	"github.com/mirego/tasuki/internal/image"
+	"github.com/mirego/tasuki/internal/pool"
+	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/vm"
+)
+
+// Sentinels of the control calls.
+var (
+	// ErrNoRunner: this host keeps no runner of that name.
+	ErrNoRunner = errors.New("no such runner on this host")
+	// ErrNoPool: this host has no pool of that name.
+	ErrNoPool = errors.New("no such pool on this host")
+)
+
+// GitHub is one scope at GitHub. Its methods may be called at the same time
+// and are bounded by their context. An error that has a method
+// RetryAfter() time.Duration says when to come back.
+type GitHub interface {
+	// Credential registers a runner that takes one job. Errors:
+	// runner.ErrExists, runner.ErrDenied.
+	Credential(ctx context.Context, r runner.Registration) (runner.Credential, error)
+	// Runners returns every runner of the scope.
+	Runners(ctx context.Context) ([]runner.Remote, error)
+	// Runner returns one; false: GitHub does not know it.
+	Runner(ctx context.Context, id int64) (runner.Remote, bool, error)
+	// Remove takes a runner away; one that is gone is no error. Errors:
+	// runner.ErrBusy while it executes a job.
+	Remove(ctx context.Context, id int64) error
+	// Job returns the job that a runner took; false where that cannot be found.
+	Job(ctx context.Context, runnerName string, since time.Time) (runner.Job, bool, error)
+}
+
+// Images brings images to this host.
+type Images interface {
+	// Image returns the image that ref means now, from this host if it is
+	// there, else pulled, which may take minutes; progress counts its bytes.
+	Image(ctx context.Context, ref string, progress func(done, total int64)) (image.Local, error)
+}
+
+// Journal is what we wrote down about live runners. Put is durable when it
+// returns.
+type Journal interface {
+	Put(runner.Record) error
+	Delete(name string) error
+	All() ([]runner.Record, error)
+}
+
+// Demand says how many runners of a pool shall wait for a job or be on their
+// way, and why. It answers from memory.
+type Demand interface {
+	Want() (count int, why string)
+}
+
+// Pool is a pool with everything that it works on. One Driver, GitHub or
+// Images value may serve several pools.
+type Pool struct {
+	Spec   pool.Spec
+	Driver vm.Driver
+	Dialer guest.Dialer
+	GitHub GitHub
+	Images Images
+	// Demand is nil for a constant Spec.Standby.
+	Demand Demand
+}
+
+// Options are what an Agent needs.
+type Options struct {
+	Host         string // for people
+	Installation string // lower-case letters and digits, unique to this home
+	Prefix       string // of runner names; empty: "tasuki"
+	Version      string
+	Home         string // keys/ and logs/ are made below it
+	Slots        int    // guests at once over all pools
+	// DrainTimeout bounds how long Shutdown waits for busy runners; 0: 1 h.
+	DrainTimeout time.Duration
+	// Tick is the pace of the pass and of watching the drivers; 0: 2 s.
+	Tick time.Duration
+	// Resync is the pace of listing GitHub's runners; 0: 30 s.
+	Resync time.Duration
+	// ImageRefresh is the pace of asking what an image reference means; 0: 1 min.
+	ImageRefresh time.Duration
+
+	Pools   []Pool
+	Journal Journal
+	Events  event.Sink // nil: nobody listens
+	Log     *slog.Logger
+	// NewKey makes a login key for one guest: the private key in PEM and the
+	// public one in authorized_keys form.
+	NewKey func() (private secret.String, public string, err error)
+}
+
+// Agent keeps the runners of one host. Make it with New, then Run it once; all
+// other methods may be called at any time, from anywhere.
+type Agent struct {
+	opt     Options
+	log     *slog.Logger
+	wake    chan struct{}
+	started time.Time
+	life    context.Context // of the keepers and watchers; set by Run
+	work    sync.WaitGroup  // keepers and watchers
+
+	mu       sync.Mutex
+	pools    []*poolState
+	drivers  map[vm.Driver]*driverState
+	scopes   map[GitHub]*scopeState
+	keepers  map[string]*keeper
+	problems map[string]string // by source
+	drained  bool              // the host takes no new runners
+	stopping bool              // and the agent ends
+}
+
+// New checks the options and returns an agent that has done nothing yet.
+func New(o Options) (*Agent, error) {
+	if o.Installation == "" || o.Home == "" || o.Journal == nil || o.NewKey == nil {
+		return nil, errors.New("cannot make an agent without installation, home, journal and login keys")
+	}
+	if o.Events == nil {
+		o.Events = event.Discard
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.Prefix = orDefault(o.Prefix, "tasuki")
+	o.Tick = orDefault(o.Tick, 2*time.Second)
+	o.Resync = orDefault(o.Resync, 30*time.Second)
+	o.ImageRefresh = orDefault(o.ImageRefresh, time.Minute)
+	o.DrainTimeout = orDefault(o.DrainTimeout, time.Hour)
+	a := &Agent{
+		opt: o, log: o.Log.With("host", o.Host), wake: make(chan struct{}, 1),
+		drivers: map[vm.Driver]*driverState{}, scopes: map[GitHub]*scopeState{},
+		keepers: map[string]*keeper{}, problems: map[string]string{},
+	}
+	if err := a.setPools(o.Pools); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Run keeps the runners until ctx ends or Shutdown has finished. When ctx
+// ends it returns soon and leaves every guest as it is, for the next agent to
+// adopt. It returns an error only if it could not begin.
+func (a *Agent) Run(ctx context.Context) error {
+	life, end := context.WithCancelCause(ctx)
+	defer a.work.Wait()
+	defer end(errors.New("the agent ends"))
+	if err := a.begin(life); err != nil {
+		return err
+	}
+	a.emit(event.Event{Kind: event.HostStarted})
+	defer a.emit(event.Event{Kind: event.HostStopped})
+
+	tick := time.NewTicker(a.opt.Tick)
+	defer tick.Stop()
+	var deadline <-chan time.Time
+	for {
+		a.pass()
+		if a.isStopping() {
+			if deadline == nil {
+				deadline = time.After(a.drainTimeout())
+			}
+			if a.settled() {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-deadline:
+			a.log.Warn("drain timeout passed; busy runners stay and the next agent adopts them")
+			return nil
+		case <-a.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// begin adopts what the journal names and starts the watchers.
+func (a *Agent) begin(life context.Context) error {
+	records, err := a.opt.Journal.All()
+	if err != nil {
+		return fmt.Errorf("cannot read the journal: %w", err)
+	}
+	if err := a.makeFolders(); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.life, a.started = life, time.Now()
+	for _, rec := range records {
+		a.adopt(rec)
+	}
+	a.watchAll()
+	return nil
+}
+
+// Shutdown drains the host and lets Run return when no runner is busy any
+// more, or after the drain timeout. It does not wait.
+func (a *Agent) Shutdown() {
+	a.mu.Lock()
+	a.stopping = true
+	a.mu.Unlock()
+	a.emit(event.Event{Kind: event.HostDraining, Reason: "the agent ends when its busy runners have finished"})
+	a.poke()
+}
+
+func (a *Agent) drainTimeout() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.opt.DrainTimeout
+}
+
+func (a *Agent) isStopping() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stopping
+}
+
+// settled says whether a stopping agent has nothing more to wait for. What
+// only lingers at GitHub, or is held for a person, the next agent takes over.
+func (a *Agent) settled() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, k := range a.keepers {
+		if s := k.record().State; s != runner.Held && s != runner.Lingering {
+			return false
+		}
+	}
+	return true
+}
+
+// poke asks for a pass soon.
+func (a *Agent) poke() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (a *Agent) emit(e event.Event) {
+	e.Time, e.Host = time.Now().UTC(), a.opt.Host
+	a.opt.Events.Emit(e)
+}
+
+// problem keeps what is wrong for people to see; an empty text means that it
+// is well again.
+func (a *Agent) problem(source, text string) {
+	a.mu.Lock()
+	old := a.problems[source]
+	if text == "" {
+		delete(a.problems, source)
+	} else {
+		a.problems[source] = text
+	}
+	a.mu.Unlock()
+	switch {
+	case text != "" && text != old:
+		a.log.Warn("problem", "source", source, "err", text)
+	case text == "" && old != "":
+		a.log.Info("problem is over", "source", source)
+	}
+}
+
+// pass decides and acts. It only looks at memory.
+func (a *Agent) pass() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, act := range a.decide() {
+		switch act.Verb {
+		case pool.Start:
+			a.startRunner(a.poolNamed(act.Pool))
+		case pool.Stop:
+			a.keepers[act.Runner].requestStop(act.Reason)
+		}
+	}
+}
+
+// decide asks pool.Decide and keeps, for each pool, what it waits for.
+func (a *Agent) decide() []pool.Action {
+	now := time.Now()
+	var wants []pool.Want
+	for _, p := range a.pools {
+		count, _ := p.Demand.Want()
+		wants = append(wants, pool.Want{
+			Pool: p.Spec.Name, Standby: count, Most: p.Spec.Most,
+			Blocked: p.blocked(now), Drain: a.drained || a.stopping || p.drained,
+		})
+	}
+	var seen []pool.Seen
+	for _, k := range slices.SortedFunc(maps.Values(a.keepers), func(x, y *keeper) int { return strings.Compare(x.name, y.name) }) {
+		rec := k.record()
+		seen = append(seen, pool.Seen{Name: k.name, Pool: rec.Pool, State: rec.State, Since: rec.Since, Outdated: a.outdated(rec)})
+	}
+	actions := pool.Decide(wants, seen, a.limits())
+	for _, p := range a.pools {
+		a.waits(p, actions)
+	}
+	return actions
+}
+
+func (a *Agent) waits(p *poolState, actions []pool.Action) {
+	reason := ""
+	for _, act := range actions {
+		if act.Verb == pool.Wait && act.Pool == p.Spec.Name {
+			reason = act.Reason
+		}
+	}
+	if (reason == "") != (p.waiting == "") || (reason != "" && p.waitKind() != kindOf(reason)) {
+		kind := event.PoolWaits
+		if reason == "" {
+			kind = event.PoolReady
+		}
+		a.emit(event.Event{Kind: kind, Pool: p.Spec.Name, Reason: reason})
+	}
+	p.waiting = reason
+}
+
+// limits returns the host's slots: no more than any driver's hypervisor runs.
+func (a *Agent) limits() pool.Limits {
+	l := pool.Limits{Slots: a.opt.Slots}
+	for d := range a.drivers {
+		if most := d.Capabilities().MaxGuests; most > 0 && len(a.drivers) == 1 {
+			l.Slots = min(l.Slots, most)
+		}
+	}
+	return l
+}
+
+// outdated says why a waiting runner should give way to a new one.
+func (a *Agent) outdated(rec runner.Record) string {
+	p := a.poolNamed(rec.Pool)
+	switch {
+	case p == nil || !p.ready():
+		return ""
+	case rec.Config != "" && rec.Config != p.config:
+		return "the pool's settings have changed"
+	case rec.Image != "" && rec.Image != p.image.Digest:
+		return "the pool has a newer image"
+	}
+	return ""
+}
+
+func (a *Agent) poolNamed(name string) *poolState {
+	for _, p := range a.pools {
+		if p.Spec.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// LogPath returns where the log of a runner's program is kept on this host.
+func (a *Agent) LogPath(name string) string { return filepath.Join(a.opt.Home, "logs", name+".log") }
+
+func (a *Agent) keyPath(name string) string { return filepath.Join(a.opt.Home, "keys", name) }
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}

@@ -1,0 +1,237 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mirego/tasuki/internal/api"
+	"github.com/mirego/tasuki/internal/event"
+	"github.com/mirego/tasuki/internal/image"
+	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/vm"
+)
+
+// Status returns what the host does, for people.
+func (a *Agent) Status() api.Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := api.Status{
+		Host: a.opt.Host, Installation: a.opt.Installation, Version: a.opt.Version, PID: os.Getpid(),
+		Started: a.started.UTC(), Now: time.Now().UTC(), Draining: a.drained || a.stopping, Stopping: a.stopping,
+		Slots: a.limits().Slots, Pools: []api.Pool{}, Runners: []api.Runner{},
+	}
+	for _, source := range slices.Sorted(maps.Keys(a.problems)) {
+		s.Problems = append(s.Problems, source+": "+a.problems[source])
+	}
+	byPool := map[string][]runner.Record{}
+	for _, name := range slices.Sorted(maps.Keys(a.keepers)) {
+		k := a.keepers[name]
+		rec := k.record()
+		if rec.State == "" {
+			continue
+		}
+		if rec.State.TakesSlot() {
+			s.Taken++
+		}
+		byPool[rec.Pool] = append(byPool[rec.Pool], rec)
+		s.Runners = append(s.Runners, k.status(rec))
+	}
+	for _, p := range a.pools {
+		s.Pools = append(s.Pools, p.status(byPool[p.Spec.Name]))
+	}
+	return s
+}
+
+func (k *keeper) status(rec runner.Record) api.Runner {
+	return api.Runner{
+		Name: rec.Name, Pool: rec.Pool, State: rec.State, Since: rec.Since, Reason: rec.Reason, Created: rec.Created,
+		Job: rec.Job, Hold: rec.HoldUntil, Failed: rec.Failed, Failure: rec.Failure, Steps: rec.Steps,
+	}
+}
+
+func (p *poolState) status(runners []runner.Record) api.Pool {
+	want, _ := p.Demand.Want()
+	s := api.Pool{
+		Name: p.Spec.Name, Scope: p.Spec.Scope, Labels: p.labels, Image: p.Spec.Image, Digest: p.image.Digest,
+		Standby: want, Draining: p.drained, Waits: p.waiting,
+	}
+	for _, r := range runners {
+		switch {
+		case r.State == runner.Idle:
+			s.Idle++
+		case r.State == runner.Busy:
+			s.Busy++
+		case r.State.OnItsWay():
+			s.Starting++
+		}
+	}
+	return s
+}
+
+// Drain takes no new runners, in one pool or with an empty name on the whole
+// host, and lets those that wait for a job go. Errors: ErrNoPool.
+func (a *Agent) Drain(poolName string) error { return a.setDrained(poolName, true) }
+
+// Resume ends a Drain. Errors: ErrNoPool.
+func (a *Agent) Resume(poolName string) error { return a.setDrained(poolName, false) }
+
+func (a *Agent) setDrained(poolName string, drained bool) error {
+	a.mu.Lock()
+	if poolName == "" {
+		a.drained = drained
+	} else {
+		p := a.poolNamed(poolName)
+		if p == nil {
+			names := make([]string, 0, len(a.pools))
+			for _, p := range a.pools {
+				names = append(names, p.Spec.Name)
+			}
+			a.mu.Unlock()
+			return fmt.Errorf("cannot find pool %q among %s: %w", poolName, strings.Join(names, ", "), ErrNoPool)
+		}
+		p.drained = drained
+	}
+	a.mu.Unlock()
+	kind := event.HostResumed
+	if drained {
+		kind = event.HostDraining
+	}
+	a.emit(event.Event{Kind: kind, Pool: poolName})
+	a.poke()
+	return nil
+}
+
+// Hold keeps a runner's guest for d from now once its job is over, for a
+// person to look at; 0 lets it go. Errors: ErrNoRunner.
+func (a *Agent) Hold(name string, d time.Duration) error {
+	k, err := a.keeperNamed(name)
+	if err != nil {
+		return err
+	}
+	until := time.Time{}
+	if d > 0 {
+		until = time.Now().UTC().Add(d)
+	}
+	k.setHold(until)
+	if !k.note(a.life, func(*runner.Record) {}) {
+		return errAgentEnds
+	}
+	return nil
+}
+
+// Login says how to log in to a runner's guest. Errors: ErrNoRunner, and the
+// driver's where the guest has no address (yet).
+func (a *Agent) Login(name string) (api.Login, error) {
+	k, err := a.keeperNamed(name)
+	if err != nil {
+		return api.Login{}, err
+	}
+	d, ok := k.pool.Driver.(vm.Addresser)
+	if !ok {
+		return api.Login{}, fmt.Errorf("cannot log in to %q: its driver gives no address: %w", name, vm.ErrUnsupported)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), observeTimeout)
+	defer cancel()
+	address, err := d.Address(ctx, name)
+	if err != nil {
+		return api.Login{}, fmt.Errorf("cannot log in to %q: %w", name, err)
+	}
+	labels := k.record().ImageLabels
+	return api.Login{Address: address, User: labels[image.LabelUser], HostKey: labels[image.LabelHostKey], KeyFile: a.keyPath(name)}, nil
+}
+
+func (a *Agent) keeperNamed(name string) (*keeper, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if k := a.keepers[name]; k != nil {
+		return k, nil
+	}
+	return nil, fmt.Errorf("cannot find runner %q: %w", name, ErrNoRunner)
+}
+
+// Reconfigure takes over changed pools and limits. Running jobs are not
+// touched; runners that wait and were made from other settings give way to new
+// ones, one after the other. On an error nothing has changed.
+func (a *Agent) Reconfigure(pools []Pool, slots int, drainTimeout time.Duration) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.setPools(pools); err != nil {
+		return err
+	}
+	a.opt.Slots = slots
+	a.opt.DrainTimeout = orDefault(drainTimeout, a.opt.DrainTimeout)
+	a.watchAll()
+	a.emit(event.Event{Kind: event.HostReloaded})
+	a.poke()
+	return nil
+}
+
+// Teardown removes every runner of ours, busy ones too: from GitHub, from the
+// hypervisor, from the journal. Call it after Run has returned.
+func (a *Agent) Teardown(ctx context.Context) error {
+	records, err := a.opt.Journal.All()
+	if err != nil {
+		return fmt.Errorf("cannot read the journal: %w", err)
+	}
+	a.mu.Lock()
+	a.life = ctx
+	drivers := map[vm.Driver]bool{}
+	var keepers []*keeper
+	var errs []error
+	for _, p := range a.pools {
+		drivers[p.Driver] = true
+	}
+	for _, rec := range records {
+		p := a.poolNamed(rec.Pool)
+		if p == nil {
+			errs = append(errs, fmt.Errorf("cannot remove %q: its pool %q is not configured", rec.Name, rec.Pool))
+			continue
+		}
+		k := a.newKeeper(p.Pool, rec.Name)
+		k.rec = rec
+		keepers = append(keepers, k)
+	}
+	a.mu.Unlock()
+	for _, k := range keepers {
+		errs = append(errs, k.tearDown(ctx))
+	}
+	for d := range drivers {
+		errs = append(errs, destroyAll(ctx, d))
+	}
+	return errors.Join(errs...)
+}
+
+// tearDown ends one runner whatever its state: the guest first, since a
+// runner without one cannot be busy for long. It tries until ctx ends.
+func (k *keeper) tearDown(ctx context.Context) error {
+	if err := k.pool.Driver.Destroy(ctx, k.name); err != nil {
+		return fmt.Errorf("cannot destroy guest %q: %w", k.name, err)
+	}
+	if k.rec.Asked && !k.rec.Left {
+		again := func(error) bool { return ctx.Err() == nil }
+		if err := retryPace.Retry(ctx, again, k.unregister); err != nil {
+			return fmt.Errorf("cannot remove runner %q from GitHub: %w", k.name, err)
+		}
+	}
+	_ = os.Remove(k.a.keyPath(k.name))
+	_ = os.Remove(k.a.keyPath(k.name) + ".pub")
+	return k.a.opt.Journal.Delete(k.name)
+}
+
+func destroyAll(ctx context.Context, d vm.Driver) error {
+	guests, err := d.List(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot list guests: %w", err)
+	}
+	var errs []error
+	for _, g := range guests {
+		errs = append(errs, d.Destroy(ctx, g.Name))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,246 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/mirego/tasuki/internal/base/backoff"
+	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/vm"
+)
+
+const (
+	settleTime  = 5 * time.Second // GitHub may call a runner busy just after its job
+	lingerMost  = 25 * time.Hour  // GitHub itself forgets an ephemeral runner after a day
+	callTimeout = 2 * time.Minute // for one call of an ending state
+)
+
+var lingerPace = backoff.Policy{First: 5 * time.Second, Most: 10 * time.Minute}
+
+// leave takes the runner away from GitHub, before its guest is touched. If
+// GitHub says that it executes a job, and it may be so, it stays.
+func (k *keeper) leave(ctx context.Context) (runner.State, string, error) {
+	cause := k.rec.Reason
+	for n := 1; k.rec.Asked && !k.rec.Left; n++ {
+		err := k.unregister(ctx)
+		if err == nil {
+			break
+		}
+		if errors.Is(err, runner.ErrBusy) {
+			if k.alive(ctx) {
+				k.wellAfterAll()
+				return runner.Busy, "GitHub says that it executes a job", nil
+			}
+			if time.Since(k.rec.Since) > settleTime {
+				break // the guest goes; the registration is asked for again later
+			}
+		}
+		if backoff.Sleep(ctx, retryPace.Delay(n, nil)) != nil {
+			break
+		}
+	}
+	if k.pool.Spec.HoldAfterFailure > 0 {
+		k.lookUpJob()
+	}
+	if until := k.holdUntil(); time.Now().Before(until) {
+		return runner.Held, cause, nil
+	}
+	return runner.Stopping, cause, nil
+}
+
+// wellAfterAll takes back a stop or a failure of a runner that is at work.
+func (k *keeper) wellAfterAll() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stopped, k.rec.Failed, k.rec.Failure = "", false, ""
+}
+
+// unregister removes the registration, by id or else by name.
+func (k *keeper) unregister(ctx context.Context) error {
+	id := k.rec.RemoteID
+	if id == 0 {
+		r, there, err := k.findRemote(ctx)
+		if err != nil {
+			return err
+		}
+		if there {
+			id = r.ID
+		}
+	}
+	if id != 0 {
+		if err := k.pool.GitHub.Remove(ctx, id); err != nil {
+			return err
+		}
+	}
+	if !k.note(ctx, func(r *runner.Record) { r.Left = true }) {
+		return errAgentEnds
+	}
+	return nil
+}
+
+// alive says whether the runner program may still be at work.
+func (k *keeper) alive(ctx context.Context) bool {
+	if k.ended != nil || k.mayCut || !k.rec.Up {
+		return false
+	}
+	guests, err := k.pool.Driver.List(ctx)
+	if err != nil {
+		return true // not known to be dead
+	}
+	for _, g := range guests {
+		if g.Name == k.name {
+			return g.State == vm.Running
+		}
+	}
+	return false
+}
+
+// lookUpJob asks GitHub what became of the job, and holds the guest of a
+// failed one if the pool wants that. Nobody waits for a slot meanwhile, unless
+// the pool holds guests.
+func (k *keeper) lookUpJob() {
+	if k.rec.Job.Started.IsZero() || k.rec.Job.Conclusion != "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(k.a.life, jobLookup)
+	defer cancel()
+	started := k.rec.Job.Started
+	job, found, err := k.pool.GitHub.Job(ctx, k.name, k.rec.Created)
+	if err != nil || !found {
+		if err != nil {
+			k.a.log.Info("cannot look up the job of a runner", "runner", k.name, "err", err)
+		}
+		return
+	}
+	if job.Started.IsZero() {
+		job.Started = started
+	}
+	k.noteJob(ctx, func(j *runner.Job) { *j = job })
+	if hold := k.pool.Spec.HoldAfterFailure; hold > 0 && job.Conclusion == "failure" {
+		k.setHold(time.Now().Add(hold))
+	}
+}
+
+// hold keeps the guest for a person until its time is over or it is released.
+func (k *keeper) hold(ctx context.Context) (runner.State, string, error) {
+	for {
+		wait := time.Until(k.holdUntil())
+		if wait <= 0 {
+			return runner.Stopping, "held long enough", nil
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return "", "", context.Cause(ctx)
+		case <-k.changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+func (k *keeper) holdUntil() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.rec.HoldUntil
+}
+
+func (k *keeper) setHold(until time.Time) {
+	k.mu.Lock()
+	k.rec.HoldUntil = until
+	k.mu.Unlock()
+	k.nudge()
+}
+
+// powerOff cuts the guest's power, so that its slot is free. It asks nobody
+// in the guest: the disk is thrown away.
+func (k *keeper) powerOff(ctx context.Context) (runner.State, string, error) {
+	cause := k.rec.Reason
+	k.follower.stop()
+	k.hangUp()
+	off := k.pool.Driver.Destroy
+	if d, ok := k.pool.Driver.(vm.PowerOffer); ok {
+		off = d.PowerOff
+	}
+	if err := k.insist(ctx, "cannot shut the guest down", off); err != nil {
+		return "", "", err
+	}
+	return runner.Deleting, cause, nil
+}
+
+// remove deletes what is left of the guest.
+func (k *keeper) remove(ctx context.Context) (runner.State, string, error) {
+	cause := k.rec.Reason
+	if err := k.insist(ctx, "cannot delete the guest's disk", k.pool.Driver.Destroy); err != nil {
+		return "", "", err
+	}
+	for _, path := range []string{k.a.keyPath(k.name), k.a.keyPath(k.name) + ".pub"} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			k.a.log.Warn("cannot delete a login key", "runner", k.name, "err", err)
+		}
+	}
+	k.lookUpJob()
+	if k.rec.Asked && !k.rec.Left {
+		return runner.Lingering, cause, nil
+	}
+	return runner.Gone, cause, nil
+}
+
+// linger tries to take the registration away until GitHub has done so.
+func (k *keeper) linger(ctx context.Context) (runner.State, string, error) {
+	cause := k.rec.Reason
+	for n := 1; ; n++ {
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		err := k.unregister(call)
+		cancel()
+		if err == nil {
+			return runner.Gone, cause, nil
+		}
+		k.explain(fmt.Sprintf("cannot take the registration away: %v", err))
+		if time.Since(k.rec.Since) > lingerMost {
+			return runner.Gone, "GitHub forgets it by itself", nil
+		}
+		if err := backoff.Sleep(ctx, lingerPace.Delay(n, nil)); err != nil {
+			return "", "", err
+		}
+	}
+}
+
+// insist repeats a call to the driver until it succeeds, each try with a
+// deadline of its own. It never gives up, and says why it is still at it.
+func (k *keeper) insist(ctx context.Context, what string, call func(context.Context, string) error) error {
+	for n := 1; ; n++ {
+		try, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("no answer within %v", callTimeout))
+		err := call(try, k.name)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		k.explain(fmt.Sprintf("%s: %v", what, err))
+		k.a.log.Warn(what, "runner", k.name, "err", err)
+		if err := backoff.Sleep(ctx, retryPace.Delay(n, nil)); err != nil {
+			return err
+		}
+	}
+}
+
+// explain changes the reason that people see, without a transition.
+func (k *keeper) explain(reason string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.rec.Reason = reason
+}
+
+// restartLog begins a new log for a new program in the same guest; the old
+// one stays beside it.
+func restartLog(path string) error {
+	if err := os.Rename(path, path+".1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot put the runner's log aside: %w", err)
+	}
+	return nil
+}

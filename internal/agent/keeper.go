@@ -1,0 +1,362 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/mirego/tasuki/internal/base/backoff"
+	"github.com/mirego/tasuki/internal/event"
+	"github.com/mirego/tasuki/internal/guest"
+	"github.com/mirego/tasuki/internal/image"
+	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/vm"
+)
+
+// retryPace is how a keeper repeats a step that failed and may pass.
+var retryPace = backoff.Policy{First: 100 * time.Millisecond, Most: 10 * time.Second}
+
+// Causes that end a stay in a state before its work is done.
+var errAgentEnds = errors.New("the agent ends")
+
+type stopRequest struct{ reason string }
+
+func (e stopRequest) Error() string { return e.reason }
+
+type guestDied struct{ reason string }
+
+func (e guestDied) Error() string { return e.reason }
+
+type deadlinePassed struct {
+	state runner.State
+	after time.Duration
+}
+
+func (e deadlinePassed) Error() string { return fmt.Sprintf("still %s after %v", e.state, e.after) }
+
+// keeper walks one runner through its life. Its goroutine alone moves the
+// record; others read copies and send requests.
+type keeper struct {
+	a      *Agent
+	pool   Pool // as it was when the runner was made
+	name   string
+	labels []string
+	image  image.Local
+	config string
+
+	mu      sync.Mutex
+	rec     runner.Record
+	cut     context.CancelCauseFunc // ends the current stay
+	stopped string                  // a stop was requested, and why
+	remote  remoteView
+	died    string // why the guest is known to be dead
+
+	changed    chan struct{} // a hold was set, or GitHub's view changed
+	credential runner.Credential
+	channel    guest.Channel
+	follower   *follower
+	ended      *guest.Exit // the runner program has ended
+	mayCut     bool        // the guest goes even if GitHub says busy
+}
+
+// remoteView is how GitHub listed the runner last.
+type remoteView struct {
+	at      time.Time // of the question; zero: never listed
+	there   bool
+	missing time.Time // since when it is not listed; zero: it is
+	runner.Remote
+}
+
+// startRunner begins a new runner. The caller holds a.mu.
+func (a *Agent) startRunner(p *poolState) {
+	k := a.newKeeper(p.Pool, a.newName(p.Spec.Name))
+	k.labels, k.image, k.config = p.labels, p.image, p.config
+	k.rec = runner.Record{Name: k.name, Pool: p.Spec.Name, Created: time.Now().UTC(), Image: p.image.Digest, ImageLabels: p.image.Labels, Config: p.config}
+	a.keep(k)
+}
+
+// adopt goes on with a runner that the journal names. The caller holds a.mu.
+func (a *Agent) adopt(rec runner.Record) {
+	p := a.poolNamed(rec.Pool)
+	if p == nil || !rec.State.Known() {
+		// Its pool is no longer configured: any pool's driver and scope may be
+		// its own, so that what is left of it goes.
+		if len(a.pools) == 0 {
+			return
+		}
+		if p == nil {
+			p = a.pools[0]
+		}
+	}
+	k := a.newKeeper(p.Pool, rec.Name)
+	k.labels, k.config, k.rec = p.labels, p.config, rec
+	a.log.Info("adopted a runner", "runner", rec.Name, "pool", rec.Pool, "state", rec.State)
+	a.keep(k)
+}
+
+func (a *Agent) newKeeper(p Pool, name string) *keeper {
+	return &keeper{a: a, pool: p, name: name, changed: make(chan struct{}, 1)}
+}
+
+// keep runs a keeper to its runner's end. The caller holds a.mu.
+func (a *Agent) keep(k *keeper) {
+	a.keepers[k.name] = k
+	a.work.Go(func() {
+		defer k.close()
+		if !k.live(a.life) {
+			return // the agent ends; the journal has the rest
+		}
+		a.mu.Lock()
+		delete(a.keepers, k.name)
+		a.mu.Unlock()
+		a.poke()
+	})
+}
+
+// live walks the runner from where it is to Gone. It reports false when the
+// agent ends before.
+func (k *keeper) live(ctx context.Context) bool {
+	if k.rec.State == "" && !k.move(ctx, runner.Preparing, "") {
+		return false
+	}
+	for k.rec.State != runner.Gone {
+		to, reason := k.stay(ctx)
+		if ctx.Err() != nil || !k.move(ctx, to, reason) {
+			return false
+		}
+	}
+	return true
+}
+
+// stay does the work of the current state, within its deadline, and returns
+// what comes next and why.
+func (k *keeper) stay(ctx context.Context) (runner.State, string) {
+	state := k.rec.State
+	stay, cut := context.WithCancelCause(ctx)
+	defer cut(nil)
+	if d := k.pool.Spec.Deadline(state); d > 0 && !endless(state) {
+		var cancel context.CancelFunc
+		stay, cancel = context.WithDeadlineCause(stay, k.rec.Since.Add(d), deadlinePassed{state, d})
+		defer cancel()
+	}
+	k.mu.Lock()
+	k.cut = cut
+	switch {
+	case k.died != "" && needsGuest(state):
+		cut(guestDied{k.died})
+	case k.stopped != "" && stoppable(state):
+		cut(stopRequest{k.stopped})
+	}
+	k.mu.Unlock()
+
+	to, reason, err := states[state](k, stay)
+	if cause := context.Cause(stay); err != nil && cause != nil {
+		err = cause // what ended the stay says more than what it broke
+	}
+	if err != nil && ctx.Err() == nil {
+		return k.give(state, err)
+	}
+	return to, reason
+}
+
+// give decides what an error in a state leads to.
+func (k *keeper) give(state runner.State, err error) (runner.State, string) {
+	var stop stopRequest
+	switch {
+	case state.Ending():
+		// The end goes on whatever happens; each ending state retries by itself.
+		return states.after(state), err.Error()
+	case errors.As(err, &stop):
+		return runner.Leaving, stop.reason
+	}
+	// Who took too long over a job, or is dead, goes even if GitHub says busy.
+	var died guestDied
+	k.mayCut = state == runner.Busy || errors.As(err, &died)
+	reason := fmt.Sprintf("%s: %v", state, err)
+	k.fail(reason, err)
+	return runner.Leaving, reason
+}
+
+// fail notes that the runner does not end as it should.
+func (k *keeper) fail(reason string, err error) {
+	k.mu.Lock()
+	k.rec.Failed, k.rec.Failure = true, reason
+	hadJob := k.rec.State == runner.Busy
+	k.mu.Unlock()
+	k.a.log.Warn("runner failed", "runner", k.name, "pool", k.rec.Pool, "state", k.rec.State, "err", err)
+	if hadJob {
+		return // the pool is well: its runner did get a job
+	}
+	k.a.mu.Lock()
+	defer k.a.mu.Unlock()
+	if p := k.a.poolNamed(k.rec.Pool); p != nil {
+		p.failed(reason, err, time.Now())
+	}
+}
+
+// move writes the transition down, then tells the world. It reports false
+// when the agent ends first: nothing may be done that is not written down.
+func (k *keeper) move(ctx context.Context, to runner.State, reason string) bool {
+	now := time.Now().UTC()
+	k.mu.Lock()
+	from, since := k.rec.State, k.rec.Since
+	next := k.rec
+	next.Steps = append([]runner.Visit(nil), k.rec.Steps...)
+	k.mu.Unlock()
+	if !next.Move(to, reason, now) {
+		// A defect of ours, not of the world: say so and take the way that the
+		// table has from everywhere.
+		k.a.log.Error("transition not in the table", "runner", k.name, "from", from, "to", to)
+		if to = states.after(from); !next.Move(to, reason, now) {
+			panic(fmt.Sprintf("no way from %q to %q", from, to))
+		}
+	}
+	if !k.write(ctx, next) {
+		return false
+	}
+	e := event.Event{Kind: event.RunnerMoved, Pool: next.Pool, Runner: k.name, From: from, To: to,
+		Reason: reason, Failed: next.Failed, Job: next.Job, Image: next.Image, Record: &next}
+	if !since.IsZero() {
+		e.Took = now.Sub(since).Seconds()
+	}
+	k.a.emit(e)
+	k.a.log.Info("runner moved", "runner", k.name, "pool", next.Pool, "from", from, "to", to, "reason", reason)
+	k.a.poke()
+	return true
+}
+
+// note changes the record without a transition, and writes it down.
+func (k *keeper) note(ctx context.Context, change func(*runner.Record)) bool {
+	k.mu.Lock()
+	next := k.rec
+	k.mu.Unlock()
+	change(&next)
+	return k.write(ctx, next)
+}
+
+// write makes a record durable and current. It tries until it succeeds.
+func (k *keeper) write(ctx context.Context, next runner.Record) bool {
+	for n := 1; ; n++ {
+		k.mu.Lock()
+		next.HoldUntil = k.rec.HoldUntil // Hold may have changed it meanwhile
+		if k.rec.Failed {
+			next.Failed, next.Failure = true, k.rec.Failure
+		}
+		k.mu.Unlock()
+		var err error
+		if next.State == runner.Gone {
+			err = k.a.opt.Journal.Delete(k.name)
+		} else {
+			err = k.a.opt.Journal.Put(next)
+		}
+		if err == nil {
+			k.a.problem("journal", "")
+			break
+		}
+		k.a.problem("journal", err.Error())
+		if backoff.Sleep(ctx, retryPace.Delay(n, nil)) != nil {
+			return false
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	hold := k.rec.HoldUntil
+	k.rec = next
+	k.rec.HoldUntil = hold
+	return true
+}
+
+// record returns a copy of what is known of the runner.
+func (k *keeper) record() runner.Record {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	rec := k.rec
+	rec.Steps = append([]runner.Visit(nil), k.rec.Steps...)
+	return rec
+}
+
+// requestStop asks a runner that has no job to end.
+func (k *keeper) requestStop(reason string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.stopped != "" || !stoppable(k.rec.State) {
+		return
+	}
+	k.stopped = reason
+	if k.cut != nil {
+		k.cut(stopRequest{reason})
+	}
+}
+
+// observeGuest takes in what the hypervisor says.
+func (k *keeper) observeGuest(g vm.Instance, there bool, asked time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !needsGuest(k.rec.State) || k.rec.State == runner.Cloning || asked.Before(k.rec.Since) {
+		return
+	}
+	switch {
+	case !there:
+		k.died = "the guest is gone from the hypervisor"
+	case g.State != vm.Running:
+		k.died = fmt.Sprintf("the guest is %s", g.State)
+		if g.Reason != "" {
+			k.died += ": " + g.Reason
+		}
+	default:
+		return
+	}
+	if k.cut != nil {
+		k.cut(guestDied{k.died})
+	}
+}
+
+// observeRemote takes in what GitHub says.
+func (k *keeper) observeRemote(r runner.Remote, there bool, asked time.Time) {
+	k.mu.Lock()
+	missing := time.Time{}
+	if !there {
+		missing = k.remote.missing
+		if missing.IsZero() {
+			missing = asked
+		}
+	}
+	k.remote = remoteView{at: asked, there: there, missing: missing, Remote: r}
+	k.mu.Unlock()
+	k.nudge()
+}
+
+func (k *keeper) nudge() {
+	select {
+	case k.changed <- struct{}{}:
+	default:
+	}
+}
+
+// close ends what the keeper holds open; the guest is not touched.
+func (k *keeper) close() {
+	k.follower.stop()
+	k.hangUp()
+	if k.rec.State == runner.Gone {
+		_ = os.Remove(k.a.keyPath(k.name))
+	}
+}
+
+func needsGuest(s runner.State) bool {
+	return s == runner.Cloning || s == runner.Connecting || s == runner.Launching ||
+		s == runner.Registering || s == runner.Idle || s == runner.Busy
+}
+
+func stoppable(s runner.State) bool { return s == runner.Idle || s.OnItsWay() }
+
+// endless are states whose deadline does not end the stay: they go on until
+// done, and say so.
+func endless(s runner.State) bool {
+	return s == runner.Stopping || s == runner.Deleting || s == runner.Lingering || s == runner.Held
+}
+
+func env(p Pool) map[string]string { return maps.Clone(p.Spec.Env) }

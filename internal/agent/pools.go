@@ -1,0 +1,225 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/mirego/tasuki/internal/base/backoff"
+	"github.com/mirego/tasuki/internal/event"
+	"github.com/mirego/tasuki/internal/image"
+	"github.com/mirego/tasuki/internal/pool"
+	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/vm"
+)
+
+// failurePace is how a pool waits after runners that failed in a row.
+var failurePace = backoff.Policy{First: 2 * time.Second, Most: 5 * time.Minute}
+
+// poolState is a pool and what the agent knows of it. Its fields are guarded
+// by Agent.mu; the Pool itself never changes.
+type poolState struct {
+	Pool
+	config string // fingerprint of the settings that a guest is made from
+	labels []string
+
+	image    image.Local
+	hasImage bool
+	imageErr string
+
+	drained   bool
+	failures  int       // runners that failed in a row
+	notBefore time.Time // no new runner before
+	lastError string
+	waiting   string // why the pool has fewer runners than it wants
+
+	stop context.CancelFunc // ends its image watcher
+}
+
+func (p *poolState) ready() bool { return p.hasImage }
+
+// blocked says why no runner can be started for the pool now.
+func (p *poolState) blocked(now time.Time) string {
+	switch {
+	case !p.hasImage && p.imageErr != "":
+		return "image not on this host: " + p.imageErr
+	case !p.hasImage:
+		return "image is being brought to this host: " + p.Spec.Image
+	case now.Before(p.notBefore):
+		return fmt.Sprintf("%d failed in a row, next try at %s: %s", p.failures, p.notBefore.UTC().Format("15:04:05 UTC"), p.lastError)
+	}
+	return ""
+}
+
+// kindOf is the part of a reason that stays while its numbers change.
+func kindOf(reason string) string {
+	kind, _, _ := strings.Cut(reason, ":")
+	return strings.TrimLeft(kind, "0123456789")
+}
+
+func (p *poolState) waitKind() string { return kindOf(p.waiting) }
+
+// failed lets the pool wait before its next runner, longer each time.
+func (p *poolState) failed(reason string, err error, now time.Time) {
+	p.failures++
+	p.lastError = reason
+	delay := failurePace.Delay(p.failures, nil)
+	var paced interface{ RetryAfter() time.Duration }
+	if errors.As(err, &paced) {
+		delay = max(delay, paced.RetryAfter())
+	}
+	if errors.Is(err, runner.ErrDenied) || errors.Is(err, vm.ErrLimit) {
+		delay = max(delay, 30*time.Second)
+	}
+	p.notBefore = now.Add(delay)
+}
+
+func (p *poolState) succeeded() { p.failures, p.notBefore, p.lastError = 0, time.Time{}, "" }
+
+type standby int
+
+func (s standby) Want() (int, string) { return int(s), "standby" }
+
+// fingerprint covers what a guest is made from, and not how many there are.
+func fingerprint(s pool.Spec, labels []string) string {
+	s.Name, s.Standby, s.Most, s.HoldAfterFailure, s.Deadlines, s.MaxJob, s.Image = "", 0, 0, 0, nil, 0, ""
+	b, err := json.Marshal(struct {
+		Spec   pool.Spec
+		Labels []string
+	}{s, labels})
+	if err != nil {
+		panic(err) // a Spec is plain data
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:6])
+}
+
+// setPools replaces the pools and keeps what is known of those that stay. The
+// caller holds a.mu, or is New.
+func (a *Agent) setPools(pools []Pool) error {
+	seen := map[string]bool{}
+	var next []*poolState
+	for _, p := range pools {
+		if p.Driver == nil || p.Dialer == nil || p.GitHub == nil || p.Images == nil {
+			return fmt.Errorf("cannot keep pool %q without driver, dialer, GitHub and images", p.Spec.Name)
+		}
+		if seen[p.Spec.Name] {
+			return fmt.Errorf("cannot keep two pools named %q", p.Spec.Name)
+		}
+		seen[p.Spec.Name] = true
+		if p.Demand == nil {
+			p.Demand = standby(p.Spec.Standby)
+		}
+		labels := p.Spec.PublishedLabels(p.Driver.Capabilities())
+		s := &poolState{Pool: p, labels: labels, config: fingerprint(p.Spec, labels)}
+		if old := a.poolNamed(p.Spec.Name); old != nil {
+			s.drained = old.drained
+			if old.Spec.Image == p.Spec.Image && old.Images == p.Images {
+				s.image, s.hasImage = old.image, old.hasImage
+			}
+		}
+		next = append(next, s)
+	}
+	for _, old := range a.pools {
+		if old.stop != nil {
+			old.stop()
+		}
+	}
+	a.pools = next
+	return nil
+}
+
+// watchImage keeps the pool's newest image on the host. A registry that does
+// not answer costs the refresh and nothing else.
+func (a *Agent) watchImage(ctx context.Context, p *poolState) {
+	for failures := 0; ctx.Err() == nil; {
+		img, err := p.Images.Image(ctx, p.Spec.Image, func(done, total int64) {
+			a.emit(event.Event{Kind: event.ImagePulling, Pool: p.Spec.Name, Image: p.Spec.Image, Done: done, Total: total})
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		pause := a.opt.ImageRefresh/2 + time.Duration(float64(a.opt.ImageRefresh)*randomFraction())
+		if err != nil {
+			failures++
+			pause = backoff.Policy{First: time.Second, Most: max(a.opt.ImageRefresh, time.Second)}.Delay(failures, nil)
+			a.imageFailed(p, err)
+		} else {
+			failures = 0
+			a.imageReady(p, img)
+		}
+		if backoff.Sleep(ctx, pause) != nil {
+			return
+		}
+	}
+}
+
+func (a *Agent) imageReady(p *poolState, img image.Local) {
+	a.mu.Lock()
+	changed := !p.hasImage || p.image.Digest != img.Digest
+	p.image, p.hasImage, p.imageErr = img, true, ""
+	a.mu.Unlock()
+	a.problem("image of pool "+p.Spec.Name, "")
+	if changed {
+		a.emit(event.Event{Kind: event.ImageReady, Pool: p.Spec.Name, Image: img.Digest})
+		a.poke()
+	}
+}
+
+func (a *Agent) imageFailed(p *poolState, err error) {
+	a.mu.Lock()
+	changed := p.imageErr != err.Error()
+	p.imageErr = err.Error()
+	a.mu.Unlock()
+	a.problem("image of pool "+p.Spec.Name, err.Error())
+	if changed {
+		a.emit(event.Event{Kind: event.ImageFailed, Pool: p.Spec.Name, Image: p.Spec.Image, Reason: err.Error(), Failed: true})
+		a.poke()
+	}
+}
+
+const nameLetters = "abcdefghijkmnpqrstuvwxyz23456789"
+
+// newName returns a name for a runner and its guest that nobody had before:
+// PREFIX-HOST-INSTALLATION-POOL-RANDOM, at most 63 characters.
+func (a *Agent) newName(poolName string) string {
+	b := make([]byte, 6)
+	_, _ = rand.Read(b) // it never fails
+	for i := range b {
+		b[i] = nameLetters[int(b[i])%len(nameLetters)]
+	}
+	return a.ownPrefix() + short(poolName, 16) + "-" + string(b)
+}
+
+// ownPrefix begins the name of every runner of this installation, and of no
+// other: hosts of one name do not meet.
+func (a *Agent) ownPrefix() string {
+	return strings.Join([]string{short(a.opt.Prefix, 12), short(a.opt.Host, 16), a.opt.Installation}, "-") + "-"
+}
+
+// short makes a word that fits into a guest's name.
+func short(word string, most int) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(word) {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			b.WriteRune(r)
+		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte('-')
+		}
+	}
+	s := b.String()
+	return strings.Trim(s[:min(len(s), most)], "-")
+}
+
+func randomFraction() float64 {
+	var b [2]byte
+	_, _ = rand.Read(b[:])
+	return float64(uint16(b[0])<<8|uint16(b[1])) / (1 << 16)
+}

@@ -1,0 +1,272 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mirego/tasuki/internal/base/backoff"
+	"github.com/mirego/tasuki/internal/event"
+	"github.com/mirego/tasuki/internal/guest"
+	"github.com/mirego/tasuki/internal/runner"
+)
+
+const (
+	// lostAfter is how long GitHub may not list a runner before we believe it.
+	lostAfter = 10 * time.Second
+	// lostBusyAfter is the same for a busy one, whose end we may still hear of.
+	lostBusyAfter = 2 * time.Minute
+	// mostRegistrations bounds how often one guest registers.
+	mostRegistrations = 3
+	hookTimeout       = 5 * time.Minute
+	jobLookup         = 30 * time.Second
+)
+
+var errDeprecated = errors.New("GitHub gives no jobs to this version of the runner program: put a newer one into the image")
+
+// register waits until GitHub lists the runner as online, or until its program
+// says that a job came even before we saw that.
+func (k *keeper) register(ctx context.Context) (runner.State, string, error) {
+	k.follow()
+	pace := backoff.Policy{First: 250 * time.Millisecond, Most: 10 * time.Second}
+	ask := time.NewTimer(time.Second)
+	defer ask.Stop()
+	for n := 1; ; {
+		select {
+		case <-ctx.Done():
+			if t := k.follower.troubled(); t != "" {
+				return "", "", fmt.Errorf("%w; the guest cannot be read: %s", context.Cause(ctx), t)
+			}
+			return "", "", context.Cause(ctx)
+		case heard := <-k.follower.news:
+			if heard.exit != nil {
+				k.ended = heard.exit
+				return "", "", fmt.Errorf("the runner program ended with status %d before it registered; its log is %s", heard.exit.Code, k.a.LogPath(k.name))
+			}
+			if to, reason, err := k.signal(ctx, heard.Signal); to != "" || err != nil {
+				return to, reason, err
+			}
+			if heard.Kind == guest.Listening {
+				n = 1
+				ask.Reset(0)
+			}
+		case <-ask.C:
+			online, busy, err := k.askGitHub(ctx)
+			switch {
+			case err != nil:
+				k.a.log.Debug("cannot ask GitHub for a runner", "runner", k.name, "err", err)
+			case busy:
+				return runner.Busy, "", nil
+			case online:
+				k.registered()
+				return runner.Idle, "", nil
+			}
+			ask.Reset(pace.Delay(n, nil))
+			n++
+		}
+	}
+}
+
+// registered tells the pool that it works.
+func (k *keeper) registered() {
+	k.a.mu.Lock()
+	defer k.a.mu.Unlock()
+	if p := k.a.poolNamed(k.rec.Pool); p != nil {
+		p.succeeded()
+	}
+}
+
+// askGitHub returns how GitHub sees the runner now.
+func (k *keeper) askGitHub(ctx context.Context) (online, busy bool, err error) {
+	if k.rec.RemoteID == 0 {
+		r, there, err := k.findRemote(ctx)
+		if err != nil || !there {
+			return false, false, err
+		}
+		if !k.note(ctx, func(rec *runner.Record) { rec.RemoteID = r.ID }) {
+			return false, false, errAgentEnds
+		}
+		return r.Online, r.Busy, nil
+	}
+	r, there, err := k.pool.GitHub.Runner(ctx, k.rec.RemoteID)
+	return there && r.Online, there && r.Busy, err
+}
+
+// findRemote looks the runner up by its name.
+func (k *keeper) findRemote(ctx context.Context) (runner.Remote, bool, error) {
+	all, err := k.pool.GitHub.Runners(ctx)
+	if err != nil {
+		return runner.Remote{}, false, err
+	}
+	for _, r := range all {
+		if r.Name == k.name {
+			return r, true, nil
+		}
+	}
+	return runner.Remote{}, false, nil
+}
+
+// signal takes in a line of the runner program while no job runs yet.
+func (k *keeper) signal(ctx context.Context, s guest.Signal) (runner.State, string, error) {
+	switch s.Kind {
+	case guest.JobStarted, guest.JobFinished:
+		k.registered()
+		if !k.note(ctx, func(r *runner.Record) { r.Job.Name = s.Job }) {
+			return "", "", errAgentEnds
+		}
+		return runner.Busy, s.Job, nil
+	case guest.Deprecated:
+		return "", "", errDeprecated
+	case guest.RegistrationGone:
+		return k.again(ctx, "GitHub has forgotten the registration")
+	}
+	return "", "", nil
+}
+
+// again registers anew in the same, still unused guest.
+func (k *keeper) again(ctx context.Context, why string) (runner.State, string, error) {
+	if k.rec.Tries+1 >= mostRegistrations {
+		return "", "", fmt.Errorf("%s, for the %dth time", why, k.rec.Tries+1)
+	}
+	k.unfollow()
+	if err := k.dial(ctx); err != nil {
+		return "", "", err
+	}
+	if err := guest.Reset(ctx, k.channel); err != nil {
+		return "", "", fmt.Errorf("cannot reset the runner program: %w", err)
+	}
+	if err := restartLog(k.a.LogPath(k.name)); err != nil {
+		return "", "", err
+	}
+	if !k.note(ctx, func(r *runner.Record) { r.Tries++ }) {
+		return "", "", errAgentEnds
+	}
+	return runner.Requesting, why, nil
+}
+
+// idle waits for a job.
+func (k *keeper) idle(ctx context.Context) (runner.State, string, error) {
+	k.follow()
+	check := time.NewTimer(0)
+	defer check.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			var old deadlinePassed
+			if errors.As(context.Cause(ctx), &old) {
+				return runner.Leaving, fmt.Sprintf("waited %v for a job; a fresh guest takes its place", old.after), nil
+			}
+			return "", "", context.Cause(ctx)
+		case heard := <-k.follower.news:
+			if heard.exit != nil {
+				k.ended = heard.exit
+				// It may have executed a job whose line we could not read.
+				return runner.Leaving, fmt.Sprintf("the runner program ended with status %d", heard.exit.Code), nil
+			}
+			if to, reason, err := k.signal(ctx, heard.Signal); to != "" || err != nil {
+				return to, reason, err
+			}
+		case <-k.changed:
+			check.Reset(0)
+		case <-check.C:
+			if to, reason, err := k.checkIdle(ctx, check); to != "" || err != nil {
+				return to, reason, err
+			}
+		}
+	}
+}
+
+// checkIdle compares what GitHub said last with a runner that waits.
+func (k *keeper) checkIdle(ctx context.Context, check *time.Timer) (runner.State, string, error) {
+	k.mu.Lock()
+	view := k.remote
+	k.mu.Unlock()
+	if view.at.Before(k.rec.Since) {
+		return "", "", nil
+	}
+	if view.there && view.Busy {
+		return runner.Busy, "", nil
+	}
+	if view.there || view.missing.IsZero() {
+		return "", "", nil
+	}
+	if wait := lostAfter - time.Since(view.missing); wait > 0 {
+		check.Reset(wait) // a job that just ended is no longer listed either
+		return "", "", nil
+	}
+	_, there, err := k.pool.GitHub.Runner(ctx, k.rec.RemoteID)
+	if err != nil || there {
+		return "", "", nil // asked again at the next listing
+	}
+	return k.again(ctx, "GitHub no longer lists the runner")
+}
+
+// busy waits until the runner program has ended, and so its job.
+func (k *keeper) busy(ctx context.Context) (runner.State, string, error) {
+	k.follow()
+	k.noteStart(ctx)
+	check := time.NewTicker(lostBusyAfter / 4)
+	defer check.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return "", "", k.lostJob(context.Cause(ctx))
+		case heard := <-k.follower.news:
+			if heard.exit != nil {
+				k.ended = heard.exit
+				k.afterJob(ctx)
+				return runner.Leaving, "its job is over", nil
+			}
+			if (heard.Kind == guest.JobStarted || heard.Kind == guest.JobFinished) && k.rec.Job.Name == "" {
+				k.noteJob(ctx, func(j *runner.Job) { j.Name = heard.Job })
+			}
+		case <-check.C:
+			k.mu.Lock()
+			missing := k.remote.missing
+			k.mu.Unlock()
+			if !missing.IsZero() && time.Since(missing) > lostBusyAfter {
+				return runner.Leaving, "GitHub no longer lists the runner: its job is over", nil
+			}
+		}
+	}
+}
+
+func (k *keeper) noteStart(ctx context.Context) {
+	if k.rec.Job.Started.IsZero() {
+		k.noteJob(ctx, func(j *runner.Job) { j.Started = time.Now().UTC() })
+	}
+}
+
+// noteJob writes down what became known of the job, and tells the world.
+func (k *keeper) noteJob(ctx context.Context, change func(*runner.Job)) {
+	if k.note(ctx, func(r *runner.Record) { change(&r.Job) }) {
+		rec := k.record()
+		k.a.emit(event.Event{Kind: event.RunnerJob, Pool: rec.Pool, Runner: k.name, Job: rec.Job, Record: &rec})
+	}
+}
+
+func (k *keeper) lostJob(cause error) error {
+	var late deadlinePassed
+	if errors.As(cause, &late) {
+		return fmt.Errorf("the job took longer than the pool allows (max_job_time: %v)", late.after)
+	}
+	return cause
+}
+
+// afterJob runs the pool's hook in the guest while it is still there. Its
+// failure is told and changes nothing: the job is over.
+func (k *keeper) afterJob(ctx context.Context) {
+	if k.pool.Spec.AfterJob == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, hookTimeout, fmt.Errorf("hook after_job did not end within %v", hookTimeout))
+	defer cancel()
+	err := k.dial(ctx)
+	if err == nil {
+		err = k.hook(ctx, "after_job", k.pool.Spec.AfterJob)
+	}
+	if err != nil {
+		k.a.log.Warn("hook failed", "runner", k.name, "pool", k.rec.Pool, "err", err)
+	}
+}
