@@ -1,0 +1,79 @@
+package workflow
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/mirego/tasuki/internal/emulator/workflow/expr"
+)
+
+// githubContext makes the github context of a run. What only the runner knows (workspace, action, token ...)
+// the runner adds. See https://docs.github.com/en/actions/reference/workflows-and-actions/contexts#github-context
+func (w *Workflow) githubContext(c Context, event *expr.Object) *expr.Object {
+	kind, name := refName(c.Ref)
+	return expr.NewObject(
+		"repository", c.Repository,
+		"repository_owner", c.RepositoryOwner,
+		"repositoryUrl", strings.Replace(c.ServerURL, "http", "git", 1)+"/"+c.Repository+".git",
+		"workflow", w.Name,
+		"workflow_ref", c.Repository+"/"+w.File+"@"+c.Ref,
+		"workflow_sha", c.SHA,
+		"event_name", c.EventName,
+		"event", event,
+		"server_url", c.ServerURL,
+		"api_url", c.APIURL,
+		"graphql_url", c.GraphQLURL,
+		"run_id", strconv.FormatInt(c.RunID, 10),
+		"run_number", strconv.FormatInt(c.RunNumber, 10),
+		"run_attempt", strconv.FormatInt(c.RunAttempt, 10),
+		"actor", c.Actor,
+		"triggering_actor", c.Actor,
+		"sha", c.SHA,
+		"ref", c.Ref,
+		"ref_name", name,
+		"ref_type", kind,
+		"ref_protected", false,
+		"head_ref", "",
+		"base_ref", "",
+		"secret_source", "Actions",
+	)
+}
+
+func refName(ref string) (kind, name string) {
+	if tag, ok := strings.CutPrefix(ref, "refs/tags/"); ok {
+		return "tag", tag
+	}
+	return "branch", strings.TrimPrefix(ref, "refs/heads/")
+}
+
+// eventPayload is the webhook's payload: the one given, or the few fields that any event has.
+func eventPayload(c Context, inputs *expr.Object) *expr.Object {
+	event, ok := expr.FromGo(c.Event).(*expr.Object)
+	if !ok || event.Len() == 0 {
+		_, name, _ := strings.Cut(c.Repository, "/")
+		event = expr.NewObject(
+			"ref", c.Ref,
+			"repository", expr.NewObject("name", name, "full_name", c.Repository, "owner", expr.NewObject("login", c.RepositoryOwner)),
+			"sender", expr.NewObject("login", c.Actor),
+		)
+	}
+	if inputs.Len() > 0 {
+		event.Set("inputs", inputs)
+	}
+	return event
+}
+
+// withDefaults fills what a context may leave out.
+func (c Context) withDefaults() Context {
+	if c.RepositoryOwner == "" {
+		c.RepositoryOwner, _, _ = strings.Cut(c.Repository, "/")
+	}
+	if c.EventName == "" {
+		c.EventName = "push"
+	}
+	c.RunID, c.RunNumber, c.RunAttempt = max(c.RunID, 1), max(c.RunNumber, 1), max(c.RunAttempt, 1)
+	if c.NewID == nil {
+		c.NewID = newGUID
+	}
+	return c
+}
