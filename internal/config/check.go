@@ -101,8 +101,8 @@ func (k *checker) github() {
 		k.bad(at("github.url"), "the address carries a user or a secret", "write the token under github.token")
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		k.bad(at("github.url"), fmt.Sprintf("%q has more than a host", clip(g.URL)), "write "+u.Scheme+"://"+u.Host+"; the scope of each pool says the rest")
-	case u.Scheme == "http" && strings.TrimPrefix(u.Hostname(), "www.") == "github.com":
-		k.bad(at("github.url"), "github.com is not spoken to over plain HTTP", "write https://github.com")
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		k.bad(at("github.url"), "over plain HTTP the token could be read on its way", "write https://"+u.Host+"; http is for an emulator on this machine")
 	}
 	g.URL = strings.TrimRight(g.URL, "/")
 	k.source("github.token", &g.Token)
@@ -223,6 +223,11 @@ func (k *checker) path(p string) string {
 		return abs
 	}
 	return p
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // checkHostPort returns why s is not "address:port".

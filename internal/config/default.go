@@ -12,7 +12,7 @@ import (
 
 // maxHostDefault is where a name taken from the machine's own is cut, so that
 // it leaves room for the names of pools.
-const maxHostDefault = 20
+const maxHostDefault = 16
 
 // Default returns the configuration of an empty file: all defaults there are.
 func Default() Config {

@@ -119,4 +119,3 @@ func (m Mode) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%04o", ui
 
 // Command is a program and its arguments, run without a shell.
 type Command []string
-
