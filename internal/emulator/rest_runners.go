@@ -43,9 +43,7 @@ func (e *Emulator) rest(r *runner) restRunner {
 	if out.OS == "" {
 		out.OS = "unknown"
 	}
-	if r.version != "" {
-		out.Version = &r.version
-	}
+	out.Version = unless(r.version, "") // a copy: it is encoded without the lock
 	if r.online(time.Now(), e.opts.OfflineAfter) {
 		out.Status = "online"
 	}
