@@ -11,10 +11,11 @@ import (
 // the runner adds. See https://docs.github.com/en/actions/reference/workflows-and-actions/contexts#github-context
 func (w *Workflow) githubContext(c Context, event *expr.Object) *expr.Object {
 	kind, name := refName(c.Ref)
+	_, host, _ := strings.Cut(c.ServerURL, "://")
 	return expr.NewObject(
 		"repository", c.Repository,
 		"repository_owner", c.RepositoryOwner,
-		"repositoryUrl", strings.Replace(c.ServerURL, "http", "git", 1)+"/"+c.Repository+".git",
+		"repositoryUrl", "git://"+host+"/"+c.Repository+".git",
 		"workflow", w.Name,
 		"workflow_ref", c.Repository+"/"+w.File+"@"+c.Ref,
 		"workflow_sha", c.SHA,
