@@ -1,0 +1,182 @@
+package demoview
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/mirego/tasuki/internal/runner"
+)
+
+const (
+	// stepLines bounds what is shown of a step's log, failedLines of one that
+	// did not succeed.
+	stepLines   = 16
+	failedLines = 80
+)
+
+// Left is one kind of thing that a demo must not leave behind.
+type Left struct {
+	What string // "virtual machine", "disk"
+	// Found are those that are there; Err says that nobody could look.
+	Found []string
+	Err   error
+}
+
+// Report is what came of a demo.
+type Report struct {
+	Jobs    []Job
+	Runners []runner.Record
+	Left    []Left
+}
+
+// Report writes the end of the story.
+func (v *View) Report(r Report) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.reportJobs(r.Jobs)
+	v.reportRunners(r.Runners, r.Jobs)
+	v.reportLeft(r.Left)
+}
+
+func (v *View) reportJobs(jobs []Job) {
+	run := ""
+	for _, j := range jobs {
+		if j.Run != run {
+			run = j.Run
+			v.say("\n" + v.paint(bold, "Jobs of "+run))
+		}
+		facts := []string{v.conclusion(j.Conclusion)}
+		if !j.Started.IsZero() {
+			facts = append(facts,
+				fmt.Sprintf("queued %s started %s", v.marks.arrow, seconds(j.Wait())),
+				"ran "+seconds(j.Completed.Sub(j.Started)), "on "+j.Runner)
+		}
+		if j.Reason != "" {
+			facts = append(facts, plain(j.Reason))
+		}
+		v.say(fmt.Sprintf("\n  %s %s  %s", v.mark(j.Conclusion), v.paint(bold, pad(plain(j.Name), 24)), strings.Join(facts, ", ")))
+		for _, s := range j.Steps {
+			v.reportStep(j, s)
+		}
+	}
+}
+
+func (v *View) reportStep(j Job, s Step) {
+	v.say(fmt.Sprintf("      %s %s %s", v.mark(s.Conclusion), pad(plain(s.Name), 40), v.paint(dim, seconds(s.Took))))
+	most := stepLines
+	if s.Conclusion != "success" && s.Conclusion != "skipped" {
+		most = failedLines
+	}
+	head, tail, left := bound(logLines(s.Log), most)
+	rule := "          " + v.paint(dim, v.marks.rule) + " "
+	for _, line := range head {
+		v.say(rule + line)
+	}
+	if left > 0 {
+		v.say(rule + v.paint(dim, fmt.Sprintf("%s %s left out; the whole log: %s", v.marks.dots, count(left, "line"), j.LogFile)))
+	}
+	for _, line := range tail {
+		v.say(rule + line)
+	}
+}
+
+// reportRunners writes the table of the ten steps.
+func (v *View) reportRunners(records []runner.Record, jobs []Job) {
+	if len(records) == 0 {
+		return
+	}
+	did := map[string]string{}
+	for _, j := range jobs {
+		if j.Runner != "" {
+			did[j.Runner] = quoted(j.Name)
+		}
+	}
+	v.say("\n" + v.paint(bold, "Runners") + ", and how many seconds each of the ten steps took")
+	head := "  " + pad("", 16)
+	for i, name := range runner.StepNames {
+		head += fmt.Sprintf(" %*s", columnOf(i), name)
+	}
+	v.say("\n" + v.paint(dim, head+fmt.Sprintf(" %6s  did", "all")))
+	again := v.again(records)
+	for i, rec := range records {
+		row := "  " + pad(rec.Name, 16)
+		for step := 1; step < len(runner.StepNames); step++ {
+			row += fmt.Sprintf(" %*.1f", columnOf(step-1), rec.Took(step, endOf(rec)).Seconds())
+		}
+		row += fmt.Sprintf(" %*s %6.1f  ", columnOf(len(runner.StepNames)-1), again[i], endOf(rec).Sub(rec.Created).Seconds())
+		switch {
+		case rec.Failed:
+			row += v.paint(red, "failed: "+plain(rec.Failure))
+		case did[rec.Name] != "":
+			row += did[rec.Name]
+		default:
+			row += v.paint(dim, "no job: "+plain(rec.Reason))
+		}
+		v.say(row)
+	}
+	v.say(v.paint(dim, "  (guest: clone and start; channel: boot until SSH answers; job: waiting and working; again: from the free slot to the next runner)"))
+}
+
+func columnOf(step int) int { return max(5, len(runner.StepNames[step])) }
+
+// endOf is when nothing was left of a runner, or when we saw it last.
+func endOf(rec runner.Record) time.Time {
+	if n := len(rec.Steps); n > 0 {
+		if end := rec.Steps[n-1].End; !end.IsZero() {
+			return end
+		}
+		return rec.Steps[n-1].Start
+	}
+	return rec.Created
+}
+
+// again is, for each runner, how long its slot stayed free until another took
+// it: each runner follows at most one other.
+func (v *View) again(records []runner.Record) []string {
+	out := make([]string, len(records))
+	taken := make([]bool, len(records))
+	for i, rec := range records {
+		out[i] = v.marks.none
+		free, ok := freed(rec)
+		if !ok {
+			continue
+		}
+		next := -1
+		for k, other := range records {
+			if !taken[k] && !other.Created.Before(free) && (next < 0 || other.Created.Before(records[next].Created)) {
+				next = k
+			}
+		}
+		if next >= 0 {
+			taken[next] = true
+			out[i] = fmt.Sprintf("%.1f", records[next].Created.Sub(free).Seconds())
+		}
+	}
+	return out
+}
+
+// freed is when a runner gave its slot back.
+func freed(rec runner.Record) (time.Time, bool) {
+	for _, visit := range rec.Steps {
+		if !visit.State.TakesSlot() {
+			return visit.Start, true
+		}
+	}
+	return time.Time{}, false
+}
+
+func (v *View) reportLeft(left []Left) {
+	v.say("\n" + v.paint(bold, "Left behind"))
+	for _, l := range left {
+		switch {
+		case l.Err != nil:
+			v.say(fmt.Sprintf("  %s %s: nobody could look: %v", v.paint(red, v.marks.bad), l.What, l.Err))
+		case len(l.Found) > 0:
+			v.say(fmt.Sprintf("  %s %s: %s", v.paint(red, v.marks.bad), l.What, strings.Join(l.Found, ", ")))
+		default:
+			v.say(fmt.Sprintf("  %s no %s", v.paint(green, v.marks.good), l.What))
+		}
+	}
+	v.say("")
+}
