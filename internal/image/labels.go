@@ -11,6 +11,11 @@ const (
 	LabelBoot = "org.tasuki.boot"
 	// LabelCmdline is the kernel's command line where LabelBoot is BootKernel.
 	LabelCmdline = "org.tasuki.cmdline"
+	// LabelKernelDigest and LabelInitrdDigest are the digests of the files of the
+	// boot artifact. They bind those files to the image's own digest; a push
+	// sets them.
+	LabelKernelDigest = "org.tasuki.kernel.digest"
+	LabelInitrdDigest = "org.tasuki.initrd.digest"
 	// LabelUser is the user who logs in and whom the runner runs as.
 	LabelUser = "org.tasuki.user"
 	// LabelHostKey is the SSH host key that guests present, as a line of an

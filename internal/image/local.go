@@ -2,10 +2,12 @@ package image
 
 import "errors"
 
-// Sentinels of every image store. Test for them with errors.Is.
+// Sentinels of every store and transfer of images. Test for them with errors.Is.
 var (
 	// ErrNotFound says that this host does not have the image.
 	ErrNotFound = errors.New("image not found on this host")
+	// ErrNotInRegistry says that the registry does not have the image.
+	ErrNotInRegistry = errors.New("image not found in the registry")
 	// ErrInUse says that a guest or a transfer still needs the image.
 	ErrInUse = errors.New("image is in use")
 )

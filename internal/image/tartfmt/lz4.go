@@ -167,9 +167,10 @@ func (d *Decoder) skip(src []byte) error {
 }
 
 // cutShort turns the end of the input, which may not come inside a stream,
-// into corruption.
+// into corruption. Only the two values themselves mean that: a source may wrap
+// them in errors of its own, about a connection for one.
 func cutShort(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if err == io.EOF || err == io.ErrUnexpectedEOF { //nolint:errorlint // see above
 		return fmt.Errorf("%w: it is cut short", ErrCorrupt)
 	}
 	return err

@@ -1,0 +1,330 @@
+package transfer
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/mirego/tasuki/internal/base/backoff"
+	"github.com/mirego/tasuki/internal/image"
+	"github.com/mirego/tasuki/internal/image/tartfmt"
+)
+
+// Access that a client asks the registry's token service for.
+const (
+	scopePull = transport.PullScope
+	scopePush = transport.PushScope
+)
+
+// client talks to one repository.
+type client struct {
+	ref  image.Ref
+	opt  Options
+	http *http.Client
+	done func()
+}
+
+// newClient connects to ref's registry, finds out whom it wants to see, and
+// logs in. Close it.
+func newClient(ctx context.Context, ref image.Ref, opt Options, scope string) (*client, error) {
+	c := &client{ref: ref, opt: opt, done: func() {}}
+	base := opt.Transport
+	if base == nil {
+		own := newTransport(opt)
+		base, c.done = own, own.CloseIdleConnections
+	}
+	nameOpts := []name.Option{name.StrictValidation}
+	if opt.plainAllowed(ref) {
+		nameOpts = append(nameOpts, name.Insecure)
+	}
+	reg, err := name.NewRegistry(ref.Registry(), nameOpts...)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use registry %q: %w", ref.Registry(), err)
+	}
+	auth := authn.Anonymous
+	if opt.Username != "" {
+		auth = authn.FromConfig(authn.AuthConfig{Username: opt.Username, Password: opt.Password.Reveal()})
+	}
+	guard := &plainGuard{next: base, host: ref.Registry(), allowed: opt.plainAllowed(ref)}
+	err = c.retry(ctx, "connect", func(ctx context.Context) error {
+		rt, err := transport.NewWithContext(ctx, reg, auth, guard, []string{"repository:" + ref.Name() + ":" + scope})
+		if err != nil {
+			return fmt.Errorf("cannot connect to registry %s: %w", ref.Registry(), classify(err))
+		}
+		c.http = &http.Client{Transport: rt}
+		return nil
+	})
+	if err != nil {
+		c.done()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *client) close() { c.done() }
+
+func newTransport(opt Options) *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost = opt.Parallel + 1
+	t.DisableCompression = true // blobs are compressed, and must arrive as they are
+	t.ReadBufferSize = 128 << 10
+	t.WriteBufferSize = 128 << 10
+	t.ResponseHeaderTimeout = 2 * opt.Stall
+	return t
+}
+
+// plainGuard refuses plain HTTP to the registry unless it is allowed. The
+// library would use it for private addresses on its own.
+type plainGuard struct {
+	next    http.RoundTripper
+	host    string
+	allowed bool
+}
+
+var errPlain = errors.New("the registry speaks plain HTTP, which is not encrypted; use HTTPS, or allow it with the option insecure")
+
+func (g *plainGuard) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !g.allowed && r.URL.Scheme == "http" && r.URL.Host == g.host {
+		return nil, errPlain
+	}
+	return g.next.RoundTrip(r)
+}
+
+// retry makes tries of op until one succeeds or fails for good.
+func (c *client) retry(ctx context.Context, what string, op func(context.Context) error) error {
+	for n := 1; ; n++ {
+		err := op(ctx)
+		if err == nil {
+			return nil
+		}
+		if err := c.pause(ctx, what, n, err); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits after the nth failure in a row; it returns err if that was the
+// last try or if trying again cannot help.
+func (c *client) pause(ctx context.Context, what string, n int, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if n >= c.opt.Tries || !transient(err) {
+		return err
+	}
+	wait := max(c.opt.Backoff.Delay(n, nil), retryAfter(err))
+	c.opt.Log.Warn("image transfer tries again", "ref", c.ref.String(), "step", what, "try", n, "wait", wait.Round(time.Millisecond), "err", err)
+	return backoff.Sleep(ctx, wait)
+}
+
+// brief bounds a request that moves no more than a manifest.
+func (c *client) brief(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, 2*c.opt.Stall, errStalled)
+}
+
+func (c *client) url(parts ...string) string {
+	return "https://" + c.ref.Registry() + "/v2/" + c.ref.Name() + "/" + strings.Join(parts, "/")
+}
+
+// do sends a request and returns the response if its status is one of want;
+// else an error. The caller closes the body.
+func (c *client) do(req *http.Request, want ...int) (*http.Response, error) {
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, classify(err)
+	}
+	for _, code := range want {
+		if resp.StatusCode == code {
+			return resp, nil
+		}
+	}
+	defer resp.Body.Close()
+	return nil, newStatusError(req, resp)
+}
+
+// manifestAccept names what we can read, and indexes, to say that we cannot.
+const manifestAccept = tartfmt.MediaManifest + ", application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+
+// resolve asks what the reference means.
+func (c *client) resolve(ctx context.Context) (digest string, err error) {
+	if c.ref.Digest() != "" {
+		return c.ref.Digest(), nil
+	}
+	err = c.retry(ctx, "resolve", func(ctx context.Context) error {
+		ctx, cancel := c.brief(ctx)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodHead, c.url("manifests", c.ref.Tag()), nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Accept", manifestAccept)
+		resp, err := c.do(req, http.StatusOK)
+		if err != nil {
+			return missing(err, c.ref)
+		}
+		_ = resp.Body.Close()
+		digest = resp.Header.Get("Docker-Content-Digest")
+		return nil
+	})
+	if err == nil && image.CheckDigest(digest) != nil {
+		// Not every registry sends the header with HEAD.
+		_, digest, err = c.manifest(ctx, c.ref.Tag())
+	}
+	return digest, err
+}
+
+// manifest fetches a manifest by tag or digest and returns its bytes and their
+// digest, which is the one asked for, if it was one.
+func (c *client) manifest(ctx context.Context, tagOrDigest string) (b []byte, digest string, err error) {
+	err = c.retry(ctx, "manifest", func(ctx context.Context) error {
+		ctx, cancel := c.brief(ctx)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url("manifests", tagOrDigest), nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Accept", manifestAccept)
+		resp, err := c.do(req, http.StatusOK)
+		if err != nil {
+			return missing(err, c.ref)
+		}
+		defer resp.Body.Close()
+		b, err = io.ReadAll(io.LimitReader(resp.Body, tartfmt.MaxManifestSize+1))
+		if err != nil {
+			return &wireError{err}
+		}
+		digest = fmt.Sprintf("sha256:%x", sha256.Sum256(b))
+		if image.CheckDigest(tagOrDigest) == nil && digest != tagOrDigest {
+			return &corruptError{fmt.Errorf("manifest %s arrived with the digest %s", tagOrDigest, digest)}
+		}
+		return nil
+	})
+	return b, digest, err
+}
+
+// has asks whether the registry has a blob.
+func (c *client) has(ctx context.Context, digest string) (bool, error) {
+	found := false
+	err := c.retry(ctx, "look", func(ctx context.Context) error {
+		ctx, cancel := c.brief(ctx)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodHead, c.url("blobs", digest), nil)
+		if err != nil {
+			return err
+		}
+		resp, err := c.do(req, http.StatusOK, http.StatusNotFound)
+		if err != nil {
+			return err
+		}
+		found = resp.StatusCode == http.StatusOK
+		return resp.Body.Close()
+	})
+	return found, err
+}
+
+// blobSource is something to upload: it can be opened again for another try.
+type blobSource struct {
+	digest string
+	size   int64
+	open   func() (io.ReadCloser, error)
+}
+
+// upload sends a blob unless the registry has it.
+func (c *client) upload(ctx context.Context, b blobSource) error {
+	found, err := c.has(ctx, b.digest)
+	if err != nil || found {
+		return err
+	}
+	return c.retry(ctx, "upload", func(ctx context.Context) error { return c.uploadOnce(ctx, b) })
+}
+
+// session asks where the bytes of a blob are to be sent.
+func (c *client) session(ctx context.Context, digest string) (to string, err error) {
+	ctx, cancel := c.brief(ctx)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url("blobs", "uploads")+"/", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := c.do(req, http.StatusAccepted)
+	if err != nil {
+		return "", err
+	}
+	_ = resp.Body.Close()
+	return uploadURL(resp, digest)
+}
+
+func (c *client) uploadOnce(ctx context.Context, b blobSource) error {
+	to, err := c.session(ctx, b.digest)
+	if err != nil {
+		return err
+	}
+	body, err := b.open()
+	if err != nil {
+		return err
+	}
+	ctx, dog := newWatchdog(ctx, c.opt.Stall)
+	defer dog.stop()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, to, &watchedBody{body, dog})
+	if err != nil {
+		_ = body.Close()
+		return err
+	}
+	req.ContentLength = b.size
+	if b.size == 0 {
+		req.Body = http.NoBody
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	resp, err := c.do(req, http.StatusCreated)
+	if err != nil {
+		return dog.explain(err)
+	}
+	return resp.Body.Close()
+}
+
+// uploadURL is where the registry wants the bytes of a blob.
+func uploadURL(resp *http.Response, digest string) (string, error) {
+	to, err := resp.Location()
+	if err != nil {
+		return "", fmt.Errorf("registry did not say where to upload to: %w", err)
+	}
+	q, err := url.ParseQuery(to.RawQuery)
+	if err != nil {
+		return "", fmt.Errorf("registry said to upload to %q: %w", to, err)
+	}
+	q.Set("digest", digest)
+	to.RawQuery = q.Encode()
+	return to.String(), nil
+}
+
+// putManifest stores a manifest under a tag and checks that the registry
+// computed the same digest.
+func (c *client) putManifest(ctx context.Context, tag, digest string, b []byte) error {
+	return c.retry(ctx, "manifest", func(ctx context.Context) error {
+		ctx, cancel := c.brief(ctx)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPut, c.url("manifests", tag), strings.NewReader(string(b)))
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Content-Type", tartfmt.MediaManifest)
+		resp, err := c.do(req, http.StatusCreated)
+		if err != nil {
+			return err
+		}
+		if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != digest {
+			return fmt.Errorf("registry stored the manifest as %s, not %s", got, digest)
+		}
+		return resp.Body.Close()
+	})
+}
