@@ -1,12 +1,13 @@
 package emulator_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"testing"
 	"time"
 
@@ -92,6 +93,28 @@ func submit(t *testing.T, e *emulator.Emulator, contents string) int64 {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// submitFile queues a run of a workflow file with the tree that it lies in, over HTTP.
+func submitFile(t *testing.T, w *world, path string) int64 {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{"path": path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Post(w.base+"/_emulator/workflows", "application/json", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var out struct {
+		RunID   int64 `json:"run_id"`
+		Message string
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatalf("submitting %s is answered %d %q, %v", path, resp.StatusCode, out.Message, err)
+	}
+	return out.RunID
 }
 
 // finish waits for a run.

@@ -1,9 +1,12 @@
 package emulator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -27,7 +30,7 @@ type run struct {
 	id, number  int64
 	planID      string
 	file, title string
-	sha         string
+	sha, ref    string
 	wf          *workflow.Run
 	tree        workflow.Tree
 	archive     *archive
@@ -89,12 +92,15 @@ func (e *Emulator) Submit(w *workflow.Workflow, tree string) (runID int64, err e
 }
 
 func (e *Emulator) submit(w *workflow.Workflow, tree, base string) (int64, error) {
-	r := &run{
-		planID: newGUID(), file: w.File, title: w.Name, created: time.Now(),
-		sha: fmt.Sprintf("%x", randomBytes(20)), tree: w.Tree(), archive: &archive{},
-	}
+	r := &run{planID: newGUID(), file: w.File, title: w.Name, created: time.Now(), tree: w.Tree(), archive: &archive{}}
 	if tree != "" {
-		r.tree.Dir = tree
+		var err error
+		if r.tree, err = treeAt(tree); err != nil {
+			return 0, fmt.Errorf("cannot start workflow %q: %w", w.File, err)
+		}
+	}
+	if err := r.findHead(); err != nil {
+		return 0, fmt.Errorf("cannot start workflow %q: %w", w.File, err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -102,11 +108,11 @@ func (e *Emulator) submit(w *workflow.Workflow, tree, base string) (int64, error
 	owner, _, _ := strings.Cut(e.opts.Repository, "/")
 	wf, err := w.NewRun(workflow.Context{
 		Repository: e.opts.Repository, RepositoryOwner: owner,
-		Ref: "refs/heads/main", SHA: r.sha, Actor: owner, EventName: "push",
+		Ref: r.ref, SHA: r.sha, Actor: owner, EventName: "push",
 		ServerURL: base, APIURL: base + "/api/v3", GraphQLURL: base + "/api/graphql",
 		RunID: r.id, RunNumber: r.number, RunAttempt: 1,
 		Secrets: e.opts.Secrets, Vars: e.opts.Vars,
-		Event: map[string]any{"ref": "refs/heads/main"},
+		Event: map[string]any{"ref": r.ref},
 	})
 	if err != nil {
 		return 0, fmt.Errorf("cannot start workflow %q: %w", w.File, err)
@@ -116,6 +122,31 @@ func (e *Emulator) submit(w *workflow.Workflow, tree, base string) (int64, error
 	e.log.Info("run queued", "run", r.id, "workflow", w.File)
 	e.advance(r)
 	return r.id, nil
+}
+
+// headTime is how long git may take to say which commit a tree is at.
+const headTime = 10 * time.Second
+
+// findHead takes the run's commit from its tree; a tree without one gets a commit made up.
+func (r *run) findHead() error {
+	ctx, cancel := context.WithTimeout(context.Background(), headTime)
+	defer cancel()
+	sha, ref, err := r.tree.Head(ctx)
+	r.sha, r.ref = cmp.Or(sha, fmt.Sprintf("%x", randomBytes(20))), cmp.Or(ref, "refs/heads/main")
+	return err
+}
+
+// treeAt is the tree in a folder.
+func treeAt(dir string) (workflow.Tree, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return workflow.Tree{}, err
+	}
+	if info, err := os.Stat(abs); err != nil || !info.IsDir() {
+		return workflow.Tree{}, fmt.Errorf("the tree %q is no folder", dir)
+	}
+	_, err = os.Lstat(filepath.Join(abs, ".git"))
+	return workflow.Tree{Dir: abs, Git: err == nil, Depth: 1}, nil
 }
 
 // Cancel asks for the cancellation of a run: jobs that wait are cancelled at once, jobs that run are told.
@@ -165,14 +196,15 @@ func (e *Emulator) runByID(id int64) *run {
 // advance takes over what the workflow says about its jobs by now. The lock is held.
 func (e *Emulator) advance(r *run) {
 	ready := r.wf.Next()
+	r.jobs = r.jobs[:0]
 	for _, def := range r.wf.Jobs() {
 		j := e.jobs[def.ID]
 		if j == nil {
 			j = &job{id: 5000 + e.next("job"), run: r, def: def, timelineID: newGUID(), created: time.Now()}
 			e.jobs[def.ID] = j
 			e.active[j] = struct{}{}
-			r.jobs = append(r.jobs, j)
 		}
+		r.jobs = append(r.jobs, j)
 		if def.State == workflow.Completed && j.phase == pending {
 			e.finish(j, def.Conclusion, def.Reason)
 		}

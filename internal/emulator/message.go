@@ -83,7 +83,7 @@ func (e *Emulator) jobToken(j *job) string {
 	return e.mint(kindJob, j.def.ID, 5*24*time.Hour+time.Hour, jwt.MapClaims{
 		"scp": fmt.Sprintf("Actions.GenericRead:%[1]s Actions.UploadArtifacts:%[1]s/1:Build/Build:%[2]s Actions.Results:%[2]s:%[3]s",
 			e.instance, j.run.planID, j.def.ID),
-		"ac":     `[{"Scope":"refs/heads/main","Permission":3}]`,
+		"ac":     fmt.Sprintf(`[{"Scope":%q,"Permission":3}]`, j.run.ref),
 		"orchid": j.orchestrationID(), "orch_id": j.orchestrationID(),
 		"run_id": fmt.Sprint(j.run.id), "repository": e.opts.Repository,
 	})

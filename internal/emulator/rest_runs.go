@@ -59,6 +59,8 @@ type restJob struct {
 	CheckRunURL string     `json:"check_run_url"`
 }
 
+func (r *run) branch() string { return strings.TrimPrefix(r.ref, "refs/heads/") }
+
 func unless[T comparable](v, empty T) *T {
 	if v == empty {
 		return nil
@@ -77,7 +79,7 @@ func moment(t time.Time) *time.Time {
 // restRun writes a run as the REST API does. The lock is held.
 func (e *Emulator) restRun(r *run, base string) restRun {
 	out := restRun{
-		ID: r.id, Name: r.title, Path: r.file, Number: r.number, Attempt: 1, Event: "push", Branch: "main", SHA: r.sha,
+		ID: r.id, Name: r.title, Path: r.file, Number: r.number, Attempt: 1, Event: "push", Branch: r.branch(), SHA: r.sha,
 		Status: r.status(), Created: *moment(r.created), Updated: *moment(r.created), Started: *moment(r.created),
 		JobsURL: fmt.Sprintf("%s/api/v3/repos/%s/actions/runs/%d/jobs", base, e.opts.Repository, r.id),
 		HTMLURL: fmt.Sprintf("%s/%s/actions/runs/%d", base, e.opts.Repository, r.id),
@@ -92,7 +94,7 @@ func (e *Emulator) restRun(r *run, base string) restRun {
 // restJob writes a job as the REST API does. The lock is held.
 func (e *Emulator) restJob(j *job, base string) restJob {
 	out := restJob{
-		ID: j.id, RunID: j.run.id, Attempt: 1, Workflow: j.run.title, Branch: "main", SHA: j.run.sha, Name: j.def.Name,
+		ID: j.id, RunID: j.run.id, Attempt: 1, Workflow: j.run.title, Branch: j.run.branch(), SHA: j.run.sha, Name: j.def.Name,
 		Status: j.status(), Conclusion: unless(j.conclusion, ""), Created: *moment(j.created),
 		Started: moment(j.startedAt), Completed: moment(j.completedAt), Labels: slices.Clone(j.def.RunsOn.Labels), Steps: []restStep{},
 		HTMLURL:     fmt.Sprintf("%s/%s/actions/runs/%d/job/%d", base, e.opts.Repository, j.run.id, j.id),

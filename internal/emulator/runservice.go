@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/mirego/tasuki/internal/emulator/workflow"
@@ -116,12 +117,32 @@ func (e *Emulator) postComplete(w http.ResponseWriter, r *http.Request, j *job) 
 		outputs[k] = v.Value
 	}
 	conclusion, reason := completion(in.Conclusion), ""
+	if conclusion == workflow.Failure {
+		j.blame()
+	}
 	if conclusion == workflow.Cancelled {
 		reason = j.cancelWhy
 	}
 	j.reported = true
 	e.conclude(j, conclusion, reason, outputs)
 	w.WriteHeader(http.StatusOK)
+}
+
+// blame marks the step that made a job fail where its runner named none: github-act-runner v0.13.0 reports
+// the last step that ran as succeeded, and only its log tells. The lock is held.
+func (j *job) blame() {
+	var last *step
+	for _, s := range j.steps {
+		if s.conclusion == workflow.Failure {
+			return
+		}
+		if s.conclusion == workflow.Success {
+			last = s
+		}
+	}
+	if last != nil && strings.Contains(last.log.String(), "##[error]") {
+		last.conclusion = workflow.Failure
+	}
 }
 
 // annotationLevel reads a level, a word or the number of the enumeration.

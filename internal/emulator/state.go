@@ -3,6 +3,7 @@ package emulator
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -156,10 +157,10 @@ func (r *run) status() string {
 func (e *Emulator) jobState(j *job, logs bool) JobState {
 	s := JobState{
 		ID: j.id, GUID: j.def.ID, RunID: j.run.id, Key: j.def.Key, Name: j.def.Name,
-		Labels: j.def.RunsOn.Labels, Group: j.def.RunsOn.Group, Needs: j.def.Needs,
+		Labels: slices.Clone(j.def.RunsOn.Labels), Group: j.def.RunsOn.Group, Needs: slices.Clone(j.def.Needs),
 		Status: j.status(), Conclusion: j.conclusion, Reason: j.reason, Requeued: j.requeued,
 		Created: j.created, Queued: j.queuedAt, Started: j.startedAt, Completed: j.completedAt,
-		Outputs: j.outputs, Annotations: j.annotations, Steps: []StepState{}, Waiting: e.waiting(j),
+		Outputs: maps.Clone(j.outputs), Annotations: slices.Clone(j.annotations), Steps: []StepState{}, Waiting: e.waiting(j),
 	}
 	if j.phase == running {
 		s.LockedUntil = j.lockedUntil
