@@ -62,7 +62,10 @@ func (k *keeper) wellAfterAll() {
 // unregister removes the registration, by id or else by name.
 func (k *keeper) unregister(ctx context.Context) error {
 	id := k.rec.RemoteID
-	if id == 0 {
+	if k.strange {
+		k.a.log.Warn("cannot remove a registration: no pool has its scope any more", "runner", k.name, "scope", k.rec.Scope)
+		id = 0
+	} else if id == 0 {
 		r, there, err := k.findRemote(ctx)
 		if err != nil {
 			return err

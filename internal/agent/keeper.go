@@ -41,12 +41,14 @@ func (e deadlinePassed) Error() string { return fmt.Sprintf("still %s after %v",
 // keeper walks one runner through its life. Its goroutine alone moves the
 // record; others read copies and send requests.
 type keeper struct {
-	a      *Agent
-	pool   Pool // as it was when the runner was made
-	name   string
-	labels []string
-	image  image.Local
-	config string
+	a    *Agent
+	pool Pool // as it was when the runner was made
+	// strange: pool.GitHub is not the scope that the runner registered in.
+	strange bool
+	name    string
+	labels  []string
+	image   image.Local
+	config  string
 
 	mu      sync.Mutex
 	rec     runner.Record
@@ -75,28 +77,46 @@ type remoteView struct {
 func (a *Agent) startRunner(p *poolState) {
 	k := a.newKeeper(p.Pool, a.newName(p.Spec.Name))
 	k.labels, k.image, k.config = p.labels, p.image, p.config
-	k.rec = runner.Record{Name: k.name, Pool: p.Spec.Name, Created: time.Now().UTC(), Image: p.image.Digest, ImageLabels: p.image.Labels, Config: p.config}
+	k.rec = runner.Record{Name: k.name, Pool: p.Spec.Name, Scope: p.Spec.Scope, Driver: driverName(p.Driver), Created: time.Now().UTC(),
+		Image: p.image.Digest, ImageLabels: p.image.Labels, Config: p.config}
 	a.keep(k)
 }
 
 // adopt goes on with a runner that the journal names. The caller holds a.mu.
 func (a *Agent) adopt(rec runner.Record) {
-	p := a.poolNamed(rec.Pool)
+	p, strange := a.poolFor(rec)
 	if p == nil || !rec.State.Known() {
-		// Its pool is no longer configured: any pool's driver and scope may be
-		// its own, so that what is left of it goes.
-		if len(a.pools) == 0 {
-			return
-		}
-		if p == nil {
-			p = a.pools[0]
-		}
+		a.problems["runner "+rec.Name] = fmt.Sprintf("no pool uses driver %q any more: its guest is left alone; configure one, or remove it by hand", rec.Driver)
+		return
 	}
 	k := a.newKeeper(p.Pool, rec.Name)
-	k.labels, k.config, k.rec = p.labels, p.config, rec
+	k.labels, k.config, k.rec, k.strange = p.labels, p.config, rec, strange
 	a.log.Info("adopted a runner", "runner", rec.Name, "pool", rec.Pool, "state", rec.State)
 	a.keep(k)
 }
+
+// poolFor returns the pool to adopt a runner into. A pool that was removed
+// from the configuration is stood in for by one with the same driver; strange
+// says that even the scope is another, so that its GitHub knows nothing of the
+// runner.
+func (a *Agent) poolFor(rec runner.Record) (p *poolState, strange bool) {
+	var substitute *poolState
+	for _, p := range a.pools {
+		if driverName(p.Driver) != rec.Driver {
+			continue
+		}
+		same := p.Spec.Scope == rec.Scope
+		if same && p.Spec.Name == rec.Pool {
+			return p, false
+		}
+		if substitute == nil || (same && substitute.Spec.Scope != rec.Scope) {
+			substitute = p
+		}
+	}
+	return substitute, substitute != nil && substitute.Spec.Scope != rec.Scope
+}
+
+func driverName(d vm.Driver) string { return d.Capabilities().Driver }
 
 func (a *Agent) newKeeper(p Pool, name string) *keeper {
 	return &keeper{a: a, pool: p, name: name, changed: make(chan struct{}, 1)}
@@ -154,13 +174,22 @@ func (k *keeper) stay(ctx context.Context) (runner.State, string) {
 	k.mu.Unlock()
 
 	to, reason, err := states[state](k, stay)
-	if cause := context.Cause(stay); err != nil && cause != nil {
-		err = cause // what ended the stay says more than what it broke
-	}
+	err = explained(err, context.Cause(stay))
 	if err != nil && ctx.Err() == nil {
 		return k.give(state, err)
 	}
 	return to, reason
+}
+
+// explained puts what ended a stay before what it broke.
+func explained(err, cause error) error {
+	switch {
+	case err == nil || cause == nil || errors.Is(err, cause):
+		return err
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return cause
+	}
+	return fmt.Errorf("%w: %w", cause, err)
 }
 
 // give decides what an error in a state leads to.
@@ -317,6 +346,9 @@ func (k *keeper) observeGuest(g vm.Instance, there bool, asked time.Time) {
 
 // observeRemote takes in what GitHub says.
 func (k *keeper) observeRemote(r runner.Remote, there bool, asked time.Time) {
+	if k.strange {
+		return
+	}
 	k.mu.Lock()
 	missing := time.Time{}
 	if !there {

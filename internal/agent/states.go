@@ -98,6 +98,10 @@ func (k *keeper) request(ctx context.Context) (runner.State, string, error) {
 		Name: k.name, Group: k.pool.Spec.Group, Labels: k.labels, WorkFolder: k.pool.Spec.WorkFolder,
 	})
 	if err != nil {
+		if refused(err) {
+			// Certain: GitHub knows nothing under this name.
+			k.note(ctx, func(r *runner.Record) { r.Asked = false })
+		}
 		return "", "", fmt.Errorf("cannot get a credential: %w", err)
 	}
 	k.credential = cred
@@ -111,6 +115,12 @@ func (k *keeper) request(ctx context.Context) (runner.State, string, error) {
 		return runner.Launching, "", nil
 	}
 	return runner.Cloning, "", nil
+}
+
+// refused says whether GitHub has certainly not done what it was asked for.
+func refused(err error) bool {
+	var paced interface{ RetryAfter() time.Duration }
+	return errors.Is(err, runner.ErrDenied) || errors.As(err, &paced)
 }
 
 // clone makes the guest and starts it. Both are idempotent by name.
@@ -151,8 +161,23 @@ func (k *keeper) connect(ctx context.Context) (runner.State, string, error) {
 	return runner.Launching, "", nil
 }
 
-// launch puts the pool's files, runs its hook and launches the program.
+// launch puts the pool's files, runs its hook and launches the program. A
+// channel that breaks meanwhile is opened again: launching twice starts one
+// program.
 func (k *keeper) launch(ctx context.Context) (runner.State, string, error) {
+	for n := 1; ; n++ {
+		to, reason, err := k.launchOnce(ctx)
+		if !errors.Is(err, guest.ErrUnreachable) {
+			return to, reason, err
+		}
+		k.hangUp()
+		if backoff.Sleep(ctx, retryPace.Delay(n, nil)) != nil {
+			return "", "", err
+		}
+	}
+}
+
+func (k *keeper) launchOnce(ctx context.Context) (runner.State, string, error) {
 	if err := k.dial(ctx); err != nil {
 		return "", "", err
 	}

@@ -68,6 +68,8 @@ type Job struct {
 type Record struct {
 	Name    string    `json:"name"` // of the runner and of its guest
 	Pool    string    `json:"pool"`
+	Scope   string    `json:"scope"`  // where it registers
+	Driver  string    `json:"driver"` // what runs its guest
 	State   State     `json:"state"`
 	Since   time.Time `json:"since"`            // when it entered State
 	Reason  string    `json:"reason,omitempty"` // why it is there, for a person
