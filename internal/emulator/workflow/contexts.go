@@ -34,10 +34,23 @@ func (w *Workflow) githubContext(c Context, event *expr.Object) *expr.Object {
 		"ref_name", name,
 		"ref_type", kind,
 		"ref_protected", false,
-		"head_ref", "",
-		"base_ref", "",
+		"head_ref", pullRequestRef(event, "head"),
+		"base_ref", pullRequestRef(event, "base"),
 		"secret_source", "Actions",
 	)
+}
+
+// pullRequestRef returns the branch at one side of a pull request, and nothing for other events.
+func pullRequestRef(event *expr.Object, side string) string {
+	var v any = event
+	for _, key := range []string{"pull_request", side, "ref"} {
+		o, ok := v.(*expr.Object)
+		if !ok {
+			return ""
+		}
+		v, _ = o.Get(key)
+	}
+	return expr.String(v)
 }
 
 func refName(ref string) (kind, name string) {

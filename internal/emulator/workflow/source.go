@@ -34,7 +34,7 @@ func readSource(file string, text []byte) (*source, error) {
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return nil, Problems{yamlProblem(file, err)}
+		return nil, Problems{s.yamlProblem(err)}
 	}
 	if len(doc.Content) > 0 {
 		s.root = doc.Content[0]
@@ -45,13 +45,25 @@ func readSource(file string, text []byte) (*source, error) {
 	return s, nil
 }
 
-func yamlProblem(file string, err error) Problem {
-	p := Problem{File: file, Line: 1, Col: 1, Message: "cannot parse as YAML: " + err.Error()}
+// yamlProblem finds where a YAML error is. The parser counts columns from 0, and gives no place for an alias
+// without an anchor.
+func (s *source) yamlProblem(err error) Problem {
+	message := strings.TrimPrefix(err.Error(), "yaml: ")
+	line, col := 1, 1
 	if pe, ok := errors.AsType[*yaml.ParserError](err); ok {
-		p.Line, p.Col, p.Message = max(pe.Line, 1), max(pe.Column, 1), "cannot parse as YAML: "+pe.Message
+		line, col, message = max(pe.Line, 1), pe.Column+1, pe.Message
+	} else if anchor := unknownAnchor.FindStringSubmatch(message); anchor != nil {
+		for i, text := range s.lines {
+			if at := strings.Index(text, "*"+anchor[1]); at >= 0 {
+				line, col = i+1, at+1
+				break
+			}
+		}
 	}
-	return p
+	return Problem{s.file, line, col, "", "cannot parse as YAML: " + message}
 }
+
+var unknownAnchor = regexp.MustCompile(`unknown anchor '(.*)' referenced`)
 
 // expandedSize counts the values below a node as often as aliases repeat them; not ok where a node contains itself.
 func expandedSize(n *yaml.Node, known map[*yaml.Node]int) (int, bool) {
@@ -165,11 +177,9 @@ func scalar(n *yaml.Node) any {
 			return f
 		}
 	}
-	for prefix, base := range map[string]int{"0x": 16, "0o": 8} {
-		if rest, ok := strings.CutPrefix(text, prefix); ok {
-			if i, err := strconv.ParseUint(rest, base, 63); err == nil {
-				return float64(i)
-			}
+	if strings.HasPrefix(text, "0x") || strings.HasPrefix(text, "0o") {
+		if i, err := strconv.ParseUint(text, 0, 63); err == nil {
+			return float64(i)
 		}
 	}
 	return text
