@@ -127,10 +127,14 @@ runs:
             rm -rf "$old"
           done
         fi
-        cp -Rp "$from/tree/." "$to/"
+        if [ -d "$from/tree" ]; then
+          cp -Rp "$from/tree/." "$to/"
+        fi
         if [ -d "$from/git" ]; then
           rm -rf "$to/.git"
           cp -Rp "$from/git" "$to/.git"
+          # Runners drop empty folders when they unpack an action; git is no repository without these.
+          mkdir -p "$to/.git/objects" "$to/.git/refs"
         fi
         echo "Brought the tree of $GITHUB_REPOSITORY to $to"
 `

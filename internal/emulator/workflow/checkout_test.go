@@ -42,7 +42,8 @@ func mustGit(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// unpacked writes the checkout's archive and unpacks it as a runner does: without its top folder.
+// unpacked writes the checkout's archive and unpacks it as github-act-runner does: without its top folder, and
+// without empty folders.
 func unpacked(t *testing.T, tree Tree) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -67,13 +68,14 @@ func unpacked(t *testing.T, tree Tree) string {
 		if !ok {
 			t.Fatalf("%q is not below the one top folder", h.Name)
 		}
+		if h.Typeflag == tar.TypeDir {
+			continue
+		}
 		file := filepath.Join(dir, filepath.FromSlash(rest))
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		switch h.Typeflag {
-		case tar.TypeDir:
-			err = os.MkdirAll(file, 0o755)
 		case tar.TypeSymlink:
 			err = os.Symlink(h.Linkname, file)
 		default:
@@ -203,6 +205,31 @@ func TestCheckoutOfGit(t *testing.T) {
 	}
 	if got := listing(t, workspace); got["sub/mine"] != "stays" || got["sub/kept.txt"] != "changed" {
 		t.Errorf("the workspace has %v", slices.Sorted(maps.Keys(got)))
+	}
+}
+
+// A commit without a branch leaves no file under refs/, and what is no longer there cannot be in the archive.
+func TestCheckoutOfDetachedHead(t *testing.T) {
+	needGit(t)
+	top, workspace := t.TempDir(), t.TempDir()
+	mustGit(t, top, "init", "-q")
+	write(t, top, map[string]string{"a": "x"})
+	mustGit(t, top, "add", ".")
+	mustGit(t, top, "commit", "-q", "-m", "one")
+	mustGit(t, top, "checkout", "-q", "--detach")
+	if err := os.Remove(filepath.Join(top, "a")); err != nil {
+		t.Fatal(err)
+	}
+	tree := Tree{Dir: top, Git: true, Depth: 1}
+	sha, ref, err := tree.Head(t.Context())
+	if sha == "" || ref != "" || err != nil {
+		t.Errorf("Head = %q, %q, %v", sha, ref, err)
+	}
+	if _, err := execute(t, unpacked(t, tree), workspace, ".", "true"); err != nil {
+		t.Fatal(err)
+	}
+	if got := mustGit(t, workspace, "rev-parse", "HEAD"); got != sha {
+		t.Errorf("HEAD in the job is %s, want %s", got, sha)
 	}
 }
 
