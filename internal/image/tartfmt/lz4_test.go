@@ -12,81 +12,9 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/mirego/tasuki/internal/image/tartfmt/tartfmttest"
 )
-
-// appleStream encodes as Apple does, written from the description of the
-// format: 64 KiB blocks whose matches may reach 64 KiB back, over the borders
-// of blocks, and which end in literals. It is independent of the code under test.
-func appleStream(raw []byte) []byte {
-	var out []byte
-	last := map[[4]byte]int{} // where four bytes were seen last
-	for base := 0; base < len(raw); base += 65536 {
-		end := min(base+65536, len(raw))
-		block := appleBlock(raw, base, end, last)
-		if len(block) >= end-base {
-			out = append(out, "bv4-"...)
-			out = binary.LittleEndian.AppendUint32(out, uint32(end-base))
-			out = append(out, raw[base:end]...)
-			continue
-		}
-		out = append(out, "bv41"...)
-		out = binary.LittleEndian.AppendUint32(out, uint32(end-base))
-		out = binary.LittleEndian.AppendUint32(out, uint32(len(block)))
-		out = append(out, block...)
-	}
-	return append(out, "bv4$"...)
-}
-
-func appleBlock(raw []byte, base, end int, last map[[4]byte]int) []byte {
-	var out []byte
-	length := func(n int) { // the bytes behind a full nibble
-		for n -= 15; n >= 255; n -= 255 {
-			out = append(out, 255)
-		}
-		out = append(out, byte(n))
-	}
-	literals := base
-	sequence := func(upTo, offset, match int) {
-		lit := upTo - literals
-		token := byte(min(lit, 15)) << 4
-		if match > 0 {
-			token |= byte(min(match-4, 15))
-		}
-		out = append(out, token)
-		if lit >= 15 {
-			length(lit)
-		}
-		out = append(out, raw[literals:upTo]...)
-		if match == 0 {
-			return
-		}
-		out = binary.LittleEndian.AppendUint16(out, uint16(offset))
-		if match-4 >= 15 {
-			length(match - 4)
-		}
-		literals = upTo + match
-	}
-	for i := base; i+128 <= end; {
-		key := [4]byte(raw[i : i+4])
-		at, seen := last[key]
-		last[key] = i
-		if !seen || i-at > 65535 {
-			i++
-			continue
-		}
-		n := 4
-		for i+n < end-128 && raw[at+n] == raw[i+n] {
-			n++
-		}
-		sequence(i, i-at, n)
-		for j := i; j < i+n; j++ {
-			last[[4]byte(raw[j:j+4])] = j
-		}
-		i += n
-	}
-	sequence(end, 0, 0)
-	return out
-}
 
 // samples are contents that stress the codec in different ways.
 func samples() map[string][]byte {
@@ -111,7 +39,7 @@ func TestDecodeAppleStreams(t *testing.T) {
 	var d Decoder // one for all: its window must not leak from stream to stream
 	for name, raw := range samples() {
 		var got bytes.Buffer
-		err := d.Decode(&got, iotest.OneByteReader(bytes.NewReader(appleStream(raw))), int64(len(raw)))
+		err := d.Decode(&got, iotest.OneByteReader(bytes.NewReader(tartfmttest.Stream(raw))), int64(len(raw)))
 		if err != nil || !bytes.Equal(got.Bytes(), raw) {
 			t.Errorf("%s: error %v, %d bytes, equal %v", name, err, got.Len(), bytes.Equal(got.Bytes(), raw))
 		}
@@ -129,6 +57,9 @@ func TestDecodeWhatAppleWrote(t *testing.T) {
 	if err := new(Decoder).Decode(&got, bytes.NewReader(stream), size); err != nil || got.Len() != size {
 		t.Fatalf("%d bytes, %v, want %d", got.Len(), err, size)
 	}
+	if theirs, err := tartfmttest.Decompress(stream); err != nil || !bytes.Equal(theirs, got.Bytes()) {
+		t.Errorf("another decoder reads something else: %v", err)
+	}
 	again := new(Encoder).Append(nil, got.Bytes())
 	var twice bytes.Buffer
 	if err := new(Decoder).Decode(&twice, bytes.NewReader(again), size); err != nil || !bytes.Equal(twice.Bytes(), got.Bytes()) {
@@ -140,7 +71,7 @@ func TestDecodeWhatAppleWrote(t *testing.T) {
 // that the fixture has such streams at all.
 func TestTheFixtureReachesAcrossBlocks(t *testing.T) {
 	raw := samples()["repeated"]
-	stream := appleStream(raw)
+	stream := tartfmttest.Stream(raw)
 	if len(stream) > len(raw)/4 {
 		t.Errorf("stream has %d bytes for %d: no block refers to the one before", len(stream), len(raw))
 	}
@@ -154,6 +85,9 @@ func TestEncodeRoundTrip(t *testing.T) {
 		var got bytes.Buffer
 		if err := d.Decode(&got, bytes.NewReader(stream), int64(len(raw))); err != nil || !bytes.Equal(got.Bytes(), raw) {
 			t.Errorf("%s: error %v, %d bytes of %d", name, err, got.Len(), len(raw))
+		}
+		if theirs, err := tartfmttest.Decompress(stream); err != nil || !bytes.Equal(theirs, raw) {
+			t.Errorf("%s: another decoder: %v, %d bytes of %d", name, err, len(theirs), len(raw))
 		}
 		if again := new(Encoder).Append(nil, raw); !bytes.Equal(again, stream) {
 			t.Errorf("%s: a fresh encoder gives another stream", name)
@@ -170,7 +104,7 @@ func TestDecodeLargeBlocks(t *testing.T) {
 	stream := fmt.Appendf(nil, "bv4-")
 	stream = binary.LittleEndian.AppendUint32(stream, uint32(len(raw)))
 	stream = append(stream, raw...)
-	stream = append(stream, appleStream(raw[:10])...)
+	stream = append(stream, tartfmttest.Stream(raw[:10])...)
 	var got bytes.Buffer
 	if err := new(Decoder).Decode(&got, bytes.NewReader(stream), int64(len(raw)+10)); err != nil {
 		t.Fatal(err)
@@ -182,7 +116,7 @@ func TestDecodeLargeBlocks(t *testing.T) {
 
 func TestDecodeRefuses(t *testing.T) {
 	u32 := func(n uint32) string { return string(binary.LittleEndian.AppendUint32(nil, n)) }
-	good := string(appleStream([]byte("hello")))
+	good := string(tartfmttest.Stream([]byte("hello")))
 	tests := map[string]struct {
 		stream string
 		size   int64
@@ -210,7 +144,7 @@ func TestDecodeRefuses(t *testing.T) {
 
 func TestDecodePassesErrorsOfItsEndsOn(t *testing.T) {
 	boom := errors.New("boom")
-	stream := appleStream(make([]byte, 3<<20))
+	stream := tartfmttest.Stream(make([]byte, 3<<20))
 	if err := new(Decoder).Decode(io.Discard, iotest.ErrReader(boom), 1); !errors.Is(err, boom) || errors.Is(err, ErrCorrupt) {
 		t.Errorf("source fails: %v", err)
 	}
@@ -226,7 +160,7 @@ func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
 func FuzzDecode(f *testing.F) {
 	for name, raw := range samples() {
 		if name != "zeros" && name != "mixed" {
-			f.Add(appleStream(raw[:min(len(raw), 140_000)]), int64(min(len(raw), 140_000)))
+			f.Add(tartfmttest.Stream(raw[:min(len(raw), 140_000)]), int64(min(len(raw), 140_000)))
 		}
 	}
 	f.Add([]byte("bv41\x14\x00\x00\x00\x05\x00\x00\x00\x1fA\x09\x00\x01bv4$"), int64(20))
@@ -252,8 +186,8 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	raw := bytes.Repeat(samples()["text"], 20)
-	stream := appleStream(raw)
+	raw := bytes.Repeat(samples()["mixed"], 8)
+	stream := tartfmttest.Stream(raw)
 	var d Decoder
 	b.SetBytes(int64(len(raw)))
 	for b.Loop() {

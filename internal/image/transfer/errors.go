@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -117,6 +118,13 @@ func classify(err error) error {
 	}
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return fmt.Errorf("the registry's certificate is not trusted: %w; install its CA on this host", e)
+	}
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		path := e.URL
+		if u, parseErr := url.Parse(e.URL); parseErr == nil {
+			path = u.Path // the query of an upload says nothing to people
+		}
+		err = fmt.Errorf("%s %s: %w", strings.ToUpper(e.Op), path, e.Err)
 	}
 	return &wireError{err}
 }
