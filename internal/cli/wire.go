@@ -1,0 +1,264 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/mirego/tasuki/internal/agent"
+	"github.com/mirego/tasuki/internal/base/atomicfile"
+	"github.com/mirego/tasuki/internal/base/secret"
+	"github.com/mirego/tasuki/internal/config"
+	"github.com/mirego/tasuki/internal/event"
+	"github.com/mirego/tasuki/internal/eventlog"
+	"github.com/mirego/tasuki/internal/github"
+	"github.com/mirego/tasuki/internal/guest"
+	"github.com/mirego/tasuki/internal/guest/local"
+	"github.com/mirego/tasuki/internal/guest/ssh"
+	"github.com/mirego/tasuki/internal/image/store"
+	"github.com/mirego/tasuki/internal/journal"
+	"github.com/mirego/tasuki/internal/vm"
+	"github.com/mirego/tasuki/internal/vm/fake"
+	"github.com/mirego/tasuki/internal/vm/qemu"
+)
+
+// host is one agent with everything that it works on.
+type host struct {
+	agent  *agent.Agent
+	bus    *event.Bus
+	events *eventlog.Log
+	wiring *wiring
+}
+
+// newHost wires a host from its configuration. The caller holds the home's
+// claim. The sinks get each event after the log; Close the host at the end.
+func newHost(ctx context.Context, cfg *config.Config, log *slog.Logger, sinks ...event.Sink) (_ *host, err error) {
+	home := cfg.Host.Home
+	installation, err := installationOf(home)
+	if err != nil {
+		return nil, err
+	}
+	w := newWiring(cfg, installation, log)
+	pools, err := w.pools(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	records, err := journal.Open(filepath.Join(home, "journal"))
+	if err != nil {
+		return nil, err
+	}
+	records.Log = log
+	events, err := eventlog.Open(eventsDir(home), eventlog.Options{Log: log})
+	if err != nil {
+		return nil, err
+	}
+	bus := &event.Bus{Sinks: append([]event.Sink{events}, sinks...)}
+	a, err := agent.New(agent.Options{
+		Host: cfg.Host.Name, Installation: installation, Prefix: cfg.Host.Prefix, Version: versionName(),
+		Home: home, Slots: cfg.Host.Slots,
+		DrainTimeout: time.Duration(cfg.Host.DrainTimeout), Tick: time.Duration(cfg.Host.Tick),
+		Pools: pools, Journal: records, Events: bus, Log: log, NewKey: ssh.NewKey,
+	})
+	if err != nil {
+		return nil, errors.Join(err, events.Close())
+	}
+	return &host{agent: a, bus: bus, events: events, wiring: w}, nil
+}
+
+// Close writes the last events out. Call it after the agent's Run.
+func (h *host) Close() error { return h.events.Close() }
+
+// reconfigure takes a changed configuration over, or says why it cannot and
+// changes nothing.
+func (h *host) reconfigure(ctx context.Context, cfg *config.Config) error {
+	if err := h.wiring.unchangeable(cfg); err != nil {
+		return err
+	}
+	pools, err := h.wiring.pools(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	return h.agent.Reconfigure(pools, cfg.Host.Slots, time.Duration(cfg.Host.DrainTimeout))
+}
+
+func eventsDir(home string) string { return filepath.Join(home, "events") }
+
+// wiring makes what pools work on, and gives the same again where nothing has
+// changed: the agent knows drivers, scopes and image sources by identity.
+type wiring struct {
+	host         config.Host
+	installation string
+	log          *slog.Logger
+	drivers      map[string]vm.Driver
+	scopes       map[string]*github.Client
+	images       *registryImages
+	folders      *folderImages
+}
+
+func newWiring(cfg *config.Config, installation string, log *slog.Logger) *wiring {
+	return &wiring{
+		host: cfg.Host, installation: installation, log: log,
+		drivers: map[string]vm.Driver{}, scopes: map[string]*github.Client{},
+		folders: &folderImages{},
+	}
+}
+
+// unchangeable refuses a configuration that differs in what an agent keeps for
+// its whole life.
+func (w *wiring) unchangeable(cfg *config.Config) error {
+	var changed []string
+	for _, f := range []struct {
+		name string
+		same bool
+	}{
+		{"name", w.host.Name == cfg.Host.Name},
+		{"home", w.host.Home == cfg.Host.Home},
+		{"prefix", w.host.Prefix == cfg.Host.Prefix},
+		{"tick", w.host.Tick == cfg.Host.Tick},
+		{"accel", w.host.Accel == cfg.Host.Accel},
+	} {
+		if !f.same {
+			changed = append(changed, "host."+f.name)
+		}
+	}
+	if len(changed) > 0 {
+		return withHint(fmt.Errorf("cannot change %s while the agent runs", strings.Join(changed, ", ")), "restart the agent; its guests go on meanwhile")
+	}
+	return nil
+}
+
+// pools returns the configured pools with all that they work on. Secrets that
+// cannot be read are errors now and not with the first job.
+func (w *wiring) pools(ctx context.Context, cfg *config.Config) ([]agent.Pool, error) {
+	if _, err := cfg.GitHub.Token.Read(ctx); err != nil {
+		return nil, fmt.Errorf("github.token: %w", err)
+	}
+	logins, err := registryLogins(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	var out []agent.Pool
+	for _, spec := range cfg.Specs() {
+		p := agent.Pool{Spec: spec}
+		if p.Driver, p.Dialer, err = w.driver(spec.Driver); err != nil {
+			return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
+		}
+		if p.GitHub, err = w.scope(cfg, spec.Scope); err != nil {
+			return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
+		}
+		if p.Images, err = w.imagesFor(spec.Driver); err != nil {
+			return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
+		}
+		out = append(out, p)
+	}
+	if w.images != nil {
+		w.images.logins.Store(&logins)
+	}
+	return out, nil
+}
+
+// driver returns the driver of that name and the channel into its guests.
+func (w *wiring) driver(name string) (vm.Driver, guest.Dialer, error) {
+	dialer := guest.Dialer(ssh.Dialer{})
+	if name == "fake" {
+		dialer = local.Dialer{}
+	}
+	if d, ok := w.drivers[name]; ok {
+		return d, dialer, nil
+	}
+	d, err := w.newDriver(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	w.drivers[name] = d
+	return d, dialer, nil
+}
+
+func (w *wiring) newDriver(name string) (vm.Driver, error) {
+	switch name {
+	case "qemu":
+		self, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("cannot find this program's own file: %w", err)
+		}
+		return qemu.New(qemu.Options{
+			Home: filepath.Join(w.host.Home, "guests"), Installation: w.installation, Prefix: w.host.Prefix + "-",
+			Accel: w.host.Accel, Relay: []string{self, relayName}, Log: w.log,
+		})
+	case "fake":
+		return fake.New(fake.Options{
+			Home: filepath.Join(w.host.Home, "fake"), Installation: w.installation, Prefix: w.host.Prefix + "-", Log: w.log,
+		})
+	}
+	return nil, withHint(fmt.Errorf("driver %q is not in this version yet: %w", name, vm.ErrUnsupported), "use driver qemu, or remove the pool")
+}
+
+// scope returns the client of one scope at GitHub.
+func (w *wiring) scope(cfg *config.Config, scope string) (*github.Client, error) {
+	key := fmt.Sprintf("%s %s %+v", cfg.GitHub.URL, scope, cfg.GitHub.Token)
+	if c, ok := w.scopes[key]; ok {
+		return c, nil
+	}
+	var token func(context.Context) (secret.String, error)
+	if !cfg.GitHub.Token.IsZero() {
+		token = cfg.GitHub.Token.Read
+	}
+	c, err := github.New(github.Options{
+		URL: cfg.GitHub.URL, Scope: scope, Token: token, UserAgent: "tasuki/" + versionName(), Log: w.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.scopes[key] = c
+	return c, nil
+}
+
+// imagesFor returns where the images of a driver's guests come from.
+func (w *wiring) imagesFor(driver string) (agent.Images, error) {
+	if driver == "fake" {
+		return w.folders, nil
+	}
+	if w.images == nil {
+		s, err := store.Open(imagesDir(w.host.Home))
+		if err != nil {
+			return nil, err
+		}
+		w.images = &registryImages{store: s, log: w.log}
+	}
+	return w.images, nil
+}
+
+func imagesDir(home string) string { return filepath.Join(home, "images") }
+
+var installationForm = regexp.MustCompile(`^[a-z2-7]{6}$`)
+
+// installationOf returns the word that tells this home from any other, kept in
+// HOME/installation. It is made with the home.
+func installationOf(home string) (string, error) {
+	path := filepath.Join(home, "installation")
+	b, err := os.ReadFile(path)
+	if err == nil {
+		id := strings.TrimSpace(string(b))
+		if !installationForm.MatchString(id) {
+			return "", withHint(fmt.Errorf("cannot use %q: %q is not an installation's name", path, id),
+				"the names of this home's guests carry the old one: restore the file, or destroy them and remove it")
+		}
+		return id, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("cannot read the installation's name: %w", err)
+	}
+	id := strings.ToLower(rand.Text()[:6]) // base32: letters and 2 to 7
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return "", fmt.Errorf("cannot make the agent's home: %w", err)
+	}
+	return id, atomicfile.Write(path, []byte(id+"\n"), 0o600)
+}
