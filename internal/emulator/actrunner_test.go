@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-github/v82/github"
 
 	"github.com/mirego/tasuki/internal/base/proc"
+	"github.com/mirego/tasuki/internal/base/secret"
 	"github.com/mirego/tasuki/internal/emulator"
 )
 
@@ -263,7 +264,7 @@ jobs:
 }
 
 func TestActRunnerLocalActionAfterCheckout(t *testing.T) {
-	w := start(t, emulator.Options{PollHold: 5 * time.Second})
+	w := start(t, emulator.Options{PollHold: 5 * time.Second, Token: secret.New("s3cret")})
 	tree := t.TempDir()
 	for name, text := range map[string]string{
 		"greet/action.yml": `

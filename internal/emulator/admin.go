@@ -39,6 +39,10 @@ func (e *Emulator) postWorkflow(w http.ResponseWriter, r *http.Request) {
 	var wf *workflow.Workflow
 	var err error
 	switch {
+	case (in.Path != "" || in.Tree != "") && e.opts.Token.Empty():
+		// Guests reach this port, and a workflow can show what its tree holds.
+		githubError(w, http.StatusForbidden, "path and tree name files of the emulator's machine: they need an emulator with a token; send contents")
+		return
 	case in.Path != "" && !filepath.IsAbs(in.Path):
 		githubError(w, http.StatusUnprocessableEntity, "path must be absolute: "+in.Path)
 		return

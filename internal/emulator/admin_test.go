@@ -35,7 +35,10 @@ func TestDrivenFromAnotherProcess(t *testing.T) {
 	if code := request("POST", "/_emulator/workflows", `{"name":"bad.yml","contents":"on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - ruin: x\n"}`, &refused); code != 422 || !strings.Contains(refused.Message, "bad.yml:6") {
 		t.Errorf("a bad workflow is answered %d %q", code, refused.Message)
 	}
-	contents, _ := json.Marshal(map[string]string{"contents": oneJob, "tree": t.TempDir()})
+	if code := request("POST", "/_emulator/workflows", `{"path":"/etc/passwd"}`, nil); code != 403 {
+		t.Errorf("a path is answered %d by an emulator without a token, want 403", code)
+	}
+	contents, _ := json.Marshal(map[string]string{"contents": oneJob})
 	var submitted struct {
 		RunID int64 `json:"run_id"`
 	}

@@ -43,7 +43,7 @@ func (e *Emulator) postSession(w http.ResponseWriter, r *http.Request, found *ru
 			fmt.Sprintf("TaskAgentSessionConflictException: the runner %s already has an active session", found.name))
 		return
 	}
-	found.session = &session{id: newGUID(), runner: found, lastPoll: time.Now()}
+	found.session = &session{id: newGUID(), runner: found, lastSeen: time.Now()}
 	if found.os == "" {
 		found.os = osName(in.Agent.OS)
 	}
@@ -133,7 +133,7 @@ func (e *Emulator) endPoll(s *session) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.polls--
-	s.lastPoll = time.Now()
+	s.lastSeen = time.Now()
 }
 
 // message returns what the session is to be told now, or nil. An offer is repeated on each poll until it

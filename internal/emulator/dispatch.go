@@ -82,21 +82,16 @@ func (s scope) path() string {
 type session struct {
 	id        string
 	runner    *runner
-	lastPoll  time.Time // when its last poll ended
+	lastSeen  time.Time // when its last poll ended, or its job was last renewed
 	polls     int       // polls that are held now
 	turn      int64     // the newest poll's number; older ones are answered empty
 	messageID int64
 }
 
-// online says whether the runner program is there: it polls, or did a moment ago, or renews its job.
+// online says whether the runner program is there: it polls, or did a moment ago, or renewed its job. A busy
+// runner may be offline, as at GitHub, until its lock ends.
 func (r *runner) online(now time.Time, after time.Duration) bool {
-	if r.session == nil {
-		return false
-	}
-	if r.job != nil && r.job.phase == running {
-		return true
-	}
-	return r.session.polls > 0 || now.Sub(r.session.lastPoll) < after
+	return r.session != nil && (r.session.polls > 0 || now.Sub(r.session.lastSeen) < after)
 }
 
 func (r *runner) busy() bool { return r.job != nil && r.job.phase == running }

@@ -28,8 +28,9 @@
 //	PUT  /_emulator/faults             []Fault, replacing those before
 //	POST /_emulator/sleep/{runner id}  forgets the runner's session, as a network that lost it would
 //
-// They ask for Options.Token when one is set, as the REST API does. Everything else lies where GitHub has
-// it, under both / and /api/v3: see routes.go.
+// They ask for Options.Token when one is set, as the REST API does; set one wherever guests or strangers reach
+// the port. Without one, POST workflows takes no path and no tree: a workflow could show any file of this
+// machine. Everything else lies where GitHub has it, under both / and /api/v3: see routes.go.
 //
 // # Layout
 //

@@ -37,7 +37,8 @@ type Options struct {
 	PickupTimeout time.Duration
 	// CancelGrace is how long a job may go on after a cancellation until it is abandoned: 5 min when zero.
 	CancelGrace time.Duration
-	// OfflineAfter is how long a session counts as online after its last poll ended: 60 s when zero.
+	// OfflineAfter is how long a runner counts as online after its last poll ended or its job was renewed: 60 s
+	// when zero.
 	OfflineAfter time.Duration
 	// QueueTimeout is how long a job waits for a runner until it fails: 24 h when zero.
 	QueueTimeout time.Duration

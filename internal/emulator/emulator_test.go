@@ -25,8 +25,9 @@ const patience = time.Minute
 // world is an emulator that serves on loopback, and a REST client for it.
 type world struct {
 	*emulator.Emulator
-	base string
-	rest *github.Client
+	base  string
+	token string
+	rest  *github.Client
 }
 
 func start(t *testing.T, opts emulator.Options) *world {
@@ -49,7 +50,8 @@ func start(t *testing.T, opts emulator.Options) *world {
 		}
 	})
 	base := "http://" + ln.Addr().String()
-	return &world{e, base, client(t, base, nil, opts.Token.Reveal())}
+	token := opts.Token.Reveal()
+	return &world{e, base, token, client(t, base, nil, token)}
 }
 
 // client is go-github for an emulator, as for a GitHub Enterprise Server.
@@ -102,7 +104,12 @@ func submitFile(t *testing.T, w *world, path string) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := http.Post(w.base+"/_emulator/workflows", "application/json", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), "POST", w.base+"/_emulator/workflows", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+w.token)
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

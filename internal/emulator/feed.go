@@ -36,7 +36,7 @@ func (e *Emulator) getFeed(w http.ResponseWriter, r *http.Request, j *job) {
 		}
 		e.mu.Lock()
 		if j.phase == running {
-			l := &j.log
+			l := &j.setup
 			if in.StepID != "" && in.StepID != j.def.ID {
 				l = &j.step(in.StepID).log
 			}

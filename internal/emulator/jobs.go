@@ -69,7 +69,8 @@ type job struct {
 	outputs     map[string]string
 	annotations []Annotation
 	steps       []*step
-	log         textLog
+	log         textLog // the whole job's, uploaded at its end
+	setup       textLog // what precedes the first step: one runner sends it as a step under the job's own id
 }
 
 // step is one step of a job as its runner reports it.

@@ -54,7 +54,9 @@ func TestTheOfficialContractsFromJITToTheEnd(t *testing.T) {
 func bubble(t *testing.T, opts emulator.Options) *world {
 	t.Helper()
 	e := emulator.New(opts)
-	return &world{e, "http://github.test", client(t, "http://github.test", e.Client(), opts.Token.Reveal())}
+	const base = "http://github.test"
+	token := opts.Token.Reveal()
+	return &world{e, base, token, client(t, base, e.Client(), token)}
 }
 
 // program runs a protorunner beside the test; the function waits for it.
@@ -101,13 +103,15 @@ func TestARunnerThatDiesFailsItsJobWhenTheLockEnds(t *testing.T) {
 		run := submit(t, w.Emulator, oneJob)
 		_, config := jit(t, w.rest, "vm-1", "self-hosted", "linux")
 		ctx, kill := context.WithCancel(t.Context())
-		// A protorunner that renews never again looks like one that was killed.
-		wait := w.program(ctx, config, protorunner.Options{Hold: 24 * time.Hour, Renew: 23 * time.Hour})
-		state, err := w.WaitRun(t.Context(), run)
-		if err != nil {
-			t.Fatal(err)
+		wait := w.program(ctx, config, protorunner.Options{Hold: time.Hour, Abrupt: true})
+		time.Sleep(time.Second)
+		kill()
+		wait()
+		time.Sleep(5 * time.Minute)
+		if got := w.State().Runners[0]; got.Online || !got.Busy {
+			t.Errorf("the dead runner is %+v, want it offline but busy", got)
 		}
-		job := state.Jobs[0]
+		job := finishAt(t, w, run).Jobs[0]
 		if job.Conclusion != "failure" || !strings.Contains(job.Reason, "lost communication") {
 			t.Errorf("the job is %q because %q", job.Conclusion, job.Reason)
 		}
@@ -117,8 +121,6 @@ func TestARunnerThatDiesFailsItsJobWhenTheLockEnds(t *testing.T) {
 		if len(w.State().Runners) != 0 {
 			t.Error("the dead runner is still registered")
 		}
-		kill()
-		wait()
 	})
 }
 
@@ -218,6 +220,60 @@ func TestNeedsOutputsAndSkippedJobs(t *testing.T) {
 		}
 		if state.Conclusion != "failure" {
 			t.Errorf("the run is %q", state.Conclusion)
+		}
+	})
+}
+
+func TestAFailureCancelsTheRestOfItsMatrix(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, emulator.Options{})
+		run := submit(t, w.Emulator, `
+on: push
+jobs:
+  test:
+    runs-on: self-hosted
+    strategy:
+      max-parallel: 2
+      matrix: {n: [1, 2, 3]}
+    steps:
+      - run: echo ${{ matrix.n }}
+  after:
+    needs: test
+    if: always()
+    runs-on: self-hosted
+    steps:
+      - run: echo
+`)
+		_, config := jit(t, w.rest, "fails", "self-hosted")
+		fails := w.program(t.Context(), config, protorunner.Options{Hold: time.Minute, Conclusion: "failed"})
+		time.Sleep(time.Second)
+		_, config = jit(t, w.rest, "long", "self-hosted")
+		long := w.program(t.Context(), config, protorunner.Options{Hold: time.Hour})
+		time.Sleep(time.Second)
+		state, _ := w.RunState(run)
+		var waiting []string
+		for _, j := range state.Jobs {
+			waiting = append(waiting, j.Status+" "+j.Waiting)
+		}
+		if diff := cmp.Diff([]string{
+			"in_progress ", "in_progress ", "pending for other jobs of its matrix (max-parallel)", "pending for the jobs it needs: test",
+		}, waiting); diff != "" {
+			t.Error(diff)
+		}
+		for _, wait := range []func() error{fails, long} {
+			if err := wait(); err != nil {
+				t.Error(err)
+			}
+		}
+		_, config = jit(t, w.rest, "last", "self-hosted")
+		if err := w.program(t.Context(), config, protorunner.Options{})(); err != nil {
+			t.Error(err)
+		}
+		state = finishAt(t, w, run)
+		if diff := cmp.Diff(map[string]string{
+			"test (1)": "failure", "test (2)": "cancelled", "test (3)": "cancelled", "after": "success",
+		}, conclusions(state)); diff != "" || state.Conclusion != "failure" {
+			t.Errorf("the run is %q: %s", state.Conclusion, diff)
 		}
 	})
 }

@@ -164,8 +164,10 @@ func (e *Emulator) putBlob(w http.ResponseWriter, r *http.Request) {
 		return
 	case r.PathValue("kind") == blobStepLog && !strings.EqualFold(r.PathValue("step"), j.def.ID):
 		l = &j.step(r.PathValue("step")).log
-	case r.PathValue("kind") == blobStepLog, r.PathValue("kind") == blobJobLog:
-		l = &j.log // one runner sends what precedes the first step under the job's own id
+	case r.PathValue("kind") == blobStepLog:
+		l = &j.setup
+	case r.PathValue("kind") == blobJobLog:
+		l = &j.log
 	case r.PathValue("kind") == blobSummary:
 		l = &j.step(r.PathValue("step")).summary
 	}

@@ -68,6 +68,9 @@ func (e *Emulator) postRenew(w http.ResponseWriter, r *http.Request, j *job) {
 		return
 	}
 	j.lockedUntil = time.Now().Add(e.opts.LockDuration)
+	if s := j.runner.session; s != nil {
+		s.lastSeen = time.Now()
+	}
 	e.setAlarm()
 	writeJSON(w, http.StatusOK, map[string]string{"lockedUntil": j.lockedUntil.UTC().Format(time.RFC3339Nano)})
 }

@@ -243,6 +243,7 @@ func (e *Emulator) JobLog(id string) (string, bool) {
 		return text, true
 	}
 	var b strings.Builder
+	b.WriteString(j.setup.String())
 	for _, s := range j.steps {
 		b.WriteString(s.log.String())
 	}

@@ -103,7 +103,11 @@ func (j *job) run(ctx context.Context) error {
 	started := time.Now()
 	j.mark(reporting, inProgress, 0, started, time.Time{})
 	conclusion := j.agent.opts.Conclusion
-	if j.wait(ctx) != nil {
+	err := j.wait(ctx)
+	if ctx.Err() != nil && j.agent.opts.Abrupt {
+		return fmt.Errorf("cannot finish job %q: %w", j.message.Name, context.Cause(ctx))
+	}
+	if err != nil {
 		conclusion = "canceled"
 	}
 	j.mark(reporting, completed, conclusionNumbers[conclusion], started, time.Now())

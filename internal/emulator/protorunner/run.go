@@ -24,6 +24,8 @@ type Options struct {
 	Conclusion string
 	// Outputs are what the job hands on.
 	Outputs map[string]string
+	// Abrupt makes it die with ctx as a killed process does: the job is not reported, the session not deleted.
+	Abrupt bool
 	// Renew is the distance of renewals: 60 s when zero.
 	Renew time.Duration
 	// Output takes the official runner's lines; discarded when nil.
@@ -72,6 +74,11 @@ func Run(ctx context.Context, jitConfig string, opts Options) error {
 		return err
 	}
 	defer a.leave(ctx)
+	return a.serve(ctx)
+}
+
+// serve waits for a job and executes it.
+func (a *agent) serve(ctx context.Context) error {
 	for {
 		m, err := a.poll(ctx, "Online")
 		if err != nil {
@@ -147,6 +154,9 @@ func (a *agent) connect(ctx context.Context) error {
 
 // leave deletes the session, whatever became of ctx. GitHub has often done so already.
 func (a *agent) leave(ctx context.Context) {
+	if a.opts.Abrupt && ctx.Err() != nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	a.call(ctx, http.MethodDelete, "session", nil, nil)
