@@ -46,9 +46,11 @@ type Dialer interface {
 // time. An error that is not about the script wraps ErrUnreachable: the
 // channel is of no more use, and the script may or may not have run.
 type Channel interface {
-	// Run executes a script with sh and returns its exit status. The script is
-	// visible in the guest's process list: secrets go through Stdin. When ctx
-	// ends, Run returns its cause at once; the script may go on.
+	// Run executes a script with sh in the user's home and returns its exit
+	// status, -1 if a signal ended it. The script is visible in the guest's
+	// process list: secrets go through Stdin. When ctx ends, Run returns its
+	// cause at once; the script may go on. Nothing is written to the command's
+	// writers after Run has returned; a Stdin that blocks is left to its Read.
 	Run(ctx context.Context, cmd Command) (status int, err error)
 	Close() error
 }

@@ -3,7 +3,8 @@
 // Two ways to run one: Run waits for it, with its output kept and bounded;
 // Detach starts it in a session of its own, to outlive us. A process that must
 // be found again later is named by an ID: its number and its start time,
-// because numbers are used again (after a reboot at the latest).
+// because numbers are used again (after a reboot at the latest). What a process
+// leaves running, wherever it went, is found by a mark in its environment.
 package proc
 
 import (
@@ -35,6 +36,7 @@ type Cmd struct {
 	Path   string // a program on PATH or a path
 	Args   []string
 	Env    []string // added to our own environment, "KEY=value"
+	Bare   bool     // Env is the whole environment
 	Dir    string
 	Stdin  io.Reader
 	Stdout io.Writer // also gets the output while the program runs; may be nil
@@ -114,7 +116,10 @@ func command(ctx context.Context, c Cmd) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(ctx, path, c.Args...)
 	cmd.Dir = c.Dir
 	cmd.ExtraFiles = c.Files
-	if len(c.Env) > 0 {
+	switch {
+	case c.Bare:
+		cmd.Env = append([]string{}, c.Env...) // nil would mean our own
+	case len(c.Env) > 0:
 		cmd.Env = append(os.Environ(), c.Env...)
 	}
 	return cmd, nil

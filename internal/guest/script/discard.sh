@@ -1,0 +1,2 @@
+# Removes $part, which put.sh wrote.
+rm -f "$part"
