@@ -56,7 +56,7 @@ func (v *View) SetJobs(jobs []Job) {
 			continue
 		}
 		if !j.Started.IsZero() && old.Started.IsZero() {
-			v.note("job", fmt.Sprintf("%s started on %s, %s after it was queued", quoted(j.Name), j.Runner, seconds(j.Wait())))
+			v.note("job", fmt.Sprintf("%s started on %s, %s after it was queued", quoted(j.Name), v.short(j.Runner), seconds(j.Wait())))
 		}
 		if j.Status == "completed" {
 			v.note("job", v.jobEnded(j))
@@ -81,7 +81,7 @@ func (v *View) conclusion(word string) string {
 	case "success":
 		return v.paint(green, word)
 	case "skipped", "":
-		return v.paint(dim, cmp.Or(word, "unknown"))
+		return v.paint(dim, cmp.Or(word, "not ended"))
 	case "cancelled":
 		return v.paint(yellow, word)
 	}

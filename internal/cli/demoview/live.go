@@ -55,7 +55,7 @@ func (v *View) block() []string {
 			continue
 		}
 		live++
-		text := fmt.Sprintf("  %s %2d/10  %s %s", pad(l.rec.Name, 16), l.rec.State.Step(), pad(string(l.rec.State), 11), pad(seconds(now.Sub(l.rec.Since)), 9))
+		text := fmt.Sprintf("  %s %2d/10  %s %s", pad(v.short(l.rec.Name), 16), l.rec.State.Step(), pad(string(l.rec.State), 11), pad(seconds(now.Sub(l.rec.Since)), 9))
 		text = cut(text+"  "+v.doing(l.rec), v.columns())
 		out = append(out, v.paint(stateColor(l.rec.State), text))
 	}

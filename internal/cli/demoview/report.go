@@ -50,7 +50,7 @@ func (v *View) reportJobs(jobs []Job) {
 		if !j.Started.IsZero() {
 			facts = append(facts,
 				fmt.Sprintf("queued %s started %s", v.marks.arrow, seconds(j.Wait())),
-				"ran "+seconds(j.Completed.Sub(j.Started)), "on "+j.Runner)
+				"ran "+seconds(j.Completed.Sub(j.Started)), "on "+v.short(j.Runner))
 		}
 		if j.Reason != "" {
 			facts = append(facts, plain(j.Reason))
@@ -100,7 +100,7 @@ func (v *View) reportRunners(records []runner.Record, jobs []Job) {
 	v.say("\n" + v.paint(dim, head+fmt.Sprintf(" %6s  did", "all")))
 	again := v.again(records)
 	for i, rec := range records {
-		row := "  " + pad(rec.Name, 16)
+		row := "  " + pad(v.short(rec.Name), 16)
 		for step := 1; step < len(runner.StepNames); step++ {
 			row += fmt.Sprintf(" %*.1f", columnOf(step-1), rec.Took(step, endOf(rec)).Seconds())
 		}

@@ -28,6 +28,8 @@ type Options struct {
 	Color    bool
 	ASCII    bool
 	Now      func() time.Time // nil: time.Now
+	// Trim begins the name of every runner and is not shown.
+	Trim string
 }
 
 // View is what a person sees. Its methods may be called at the same time. It
@@ -181,7 +183,7 @@ func (v *View) Emit(e event.Event) {
 	case event.ImageFailed:
 		v.note("image", v.paint(red, "failed: "+plain(e.Reason)))
 	case event.OrphanRemoved:
-		v.note(e.Runner, "removed: "+plain(e.Reason))
+		v.note(v.short(e.Runner), "removed: "+plain(e.Reason))
 	}
 }
 
@@ -200,12 +202,14 @@ func (v *View) moved(e event.Event) {
 		return
 	}
 	if newlyFailed {
-		v.note(rec.Name, v.paint(red, "gave up: "+plain(rec.Failure)))
+		v.note(v.short(rec.Name), v.paint(red, "gave up: "+plain(rec.Failure)))
 	}
 	if !v.opt.Terminal && e.Kind == event.RunnerMoved {
-		v.note(rec.Name, fmt.Sprintf("%2d/10 %s %s", rec.State.Step(), pad(string(rec.State), 11), v.doing(rec)))
+		v.note(v.short(rec.Name), fmt.Sprintf("%2d/10 %s %s", rec.State.Step(), pad(string(rec.State), 11), v.doing(rec)))
 	}
 }
+
+func (v *View) short(name string) string { return strings.TrimPrefix(name, v.opt.Trim) }
 
 // Records returns every runner that was seen, in the order in which they began.
 func (v *View) Records() []runner.Record {

@@ -1,0 +1,161 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/mirego/tasuki/internal/agent"
+	"github.com/mirego/tasuki/internal/base/secret"
+	"github.com/mirego/tasuki/internal/cli/demoview"
+	"github.com/mirego/tasuki/internal/config"
+	"github.com/mirego/tasuki/internal/guest"
+	"github.com/mirego/tasuki/internal/guest/ssh"
+	"github.com/mirego/tasuki/internal/journal"
+	"github.com/mirego/tasuki/internal/vm"
+)
+
+// demoHost is what a demo's agent works on.
+type demoHost struct {
+	installation string
+	driver       vm.Driver
+	dialer       guest.Dialer
+	images       agent.Images
+	journal      *journal.Journal
+	newKey       func() (secret.String, string, error)
+}
+
+// openHost wires the hypervisor and the stores as a configured host has them.
+func (d *demo) openHost() (_ *demoHost, err error) {
+	task := d.view.Task("host", "finds out how guests can run here")
+	defer func() {
+		if err != nil {
+			task.Fail()
+		}
+	}()
+	h := &demoHost{newKey: ssh.NewKey}
+	if h.installation, err = installationOf(d.home); err != nil {
+		return nil, err
+	}
+	w := newWiring(&config.Config{Host: config.Host{Home: d.home, Prefix: "tasuki"}}, h.installation, d.log)
+	if h.driver, h.dialer, err = w.driver("qemu"); err != nil {
+		return nil, err
+	}
+	if h.images, err = w.imagesFor("qemu"); err != nil {
+		return nil, err
+	}
+	if h.journal, err = journal.Open(d.path("journal")); err != nil {
+		return nil, err
+	}
+	h.journal.Log = d.log
+	caps := h.driver.Capabilities()
+	how := "QEMU with " + strings.ToUpper(caps.Accel)
+	if caps.Accel == "tcg" {
+		how = "QEMU without hardware virtualisation: a guest boots in some 20 s"
+	}
+	task.Done("%s", how)
+	return h, nil
+}
+
+// removeLeftovers takes away what a killed demo left. Its GitHub is gone with
+// it, so only guests and their records can be there.
+func (d *demo) removeLeftovers(ctx context.Context) error {
+	guests, err := d.host.driver.List(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot look for guests of an earlier demo: %w", err)
+	}
+	for _, g := range guests {
+		if err := d.host.driver.Destroy(ctx, g.Name); err != nil {
+			return fmt.Errorf("cannot remove a guest of an earlier demo: %w", err)
+		}
+	}
+	records, err := d.host.journal.All()
+	if err != nil {
+		return err
+	}
+	for _, rec := range records {
+		if err := d.host.journal.Delete(rec.Name); err != nil {
+			return err
+		}
+	}
+	if n := max(len(guests), len(records)); n > 0 {
+		d.view.Say("  An earlier demo was cut off: %d of its guests removed.", n)
+	}
+	return nil
+}
+
+// left looks for what the demo left: at the hypervisor, in the process list, on
+// the disk, at GitHub and in the journal.
+func (d *demo) left(ctx context.Context) []demoview.Left {
+	guests := demoview.Left{What: "virtual machine"}
+	list, err := d.host.driver.List(ctx)
+	guests.Err = err
+	for _, g := range list {
+		guests.Found = append(guests.Found, g.Name)
+	}
+	processes := demoview.Left{What: "process"}
+	processes.Found, processes.Err = d.processes()
+	disks := demoview.Left{What: "disk"}
+	disks.Found, disks.Err = filesBelow(d.path("guests"), "disk.qcow2")
+	registrations := demoview.Left{What: "registration at GitHub"}
+	for _, r := range d.github.State().Runners {
+		registrations.Found = append(registrations.Found, r.Name)
+	}
+	journal := demoview.Left{What: "record in the journal"}
+	records, err := d.host.journal.All()
+	journal.Err = err
+	for _, rec := range records {
+		journal.Found = append(journal.Found, rec.Name)
+	}
+	keys := demoview.Left{What: "login key"}
+	keys.Found, keys.Err = filesBelow(d.path("keys"), "*")
+	return []demoview.Left{guests, processes, disks, registrations, journal, keys}
+}
+
+// filesBelow returns the files of such a name in dir and its folders.
+func filesBelow(dir, pattern string) (found []string, err error) {
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if ok, _ := filepath.Match(pattern, filepath.Base(path)); ok && err == nil && !e.IsDir() {
+			found = append(found, path)
+		}
+		return err
+	})
+	return found, err
+}
+
+// processes returns those that work for this demo: all whose command line
+// names its folder or its emulator, but for this one. It reads /proc.
+func (d *demo) processes() ([]string, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() || pid == os.Getppid() {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		if err != nil || len(line) == 0 {
+			continue // it ended, or is the kernel's
+		}
+		words := string(bytes.ReplaceAll(line, []byte{0}, []byte{' '}))
+		ofGuests := strings.Contains(words, d.path("guests")+"/")
+		isRelay := strings.Contains(words, " "+relayName+" "+d.address)
+		if ofGuests || isRelay {
+			name, _, _ := strings.Cut(words, " ")
+			found = append(found, fmt.Sprintf("%s (%d)", filepath.Base(name), pid))
+		}
+	}
+	return found, nil
+}
