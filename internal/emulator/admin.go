@@ -101,16 +101,3 @@ func (e *Emulator) putFaults(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	}
 }
-
-func (e *Emulator) postSleep(w http.ResponseWriter, r *http.Request) {
-	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	found := e.runners[id]
-	if found == nil || found.gone != registered {
-		githubError(w, http.StatusNotFound, "Not Found")
-		return
-	}
-	e.closeSession(found)
-	w.WriteHeader(http.StatusNoContent)
-}

@@ -121,10 +121,11 @@ func (e *Emulator) startPoll(r *http.Request, found *runner) (*session, int64) {
 	if v := osName(r.FormValue("os")); v != "" {
 		found.os = v
 	}
+	was := found.online(time.Now(), e.opts.OfflineAfter)
 	s.polls++
 	s.turn++
-	if s.polls == 1 || s.turn > 1 {
-		e.changed() // online now; and an older poll of the session ends
+	if !was || s.polls > 1 { // an older poll of the session ends now
+		e.changed()
 	}
 	return s, s.turn
 }
@@ -134,6 +135,7 @@ func (e *Emulator) endPoll(s *session) {
 	defer e.mu.Unlock()
 	s.polls--
 	s.lastSeen = time.Now()
+	e.setAlarm()
 }
 
 // message returns what the session is to be told now, or nil. An offer is repeated on each poll until it

@@ -26,7 +26,6 @@
 //	POST /_emulator/runs/{id}/cancel   202
 //	GET  /_emulator/jobs/{id}/log      the job's log as text; the id is the number or the GUID
 //	PUT  /_emulator/faults             []Fault, replacing those before
-//	POST /_emulator/sleep/{runner id}  forgets the runner's session, as a network that lost it would
 //
 // They ask for Options.Token when one is set, as the REST API does; set one wherever guests or strangers reach
 // the port. Without one, POST workflows takes no path and no tree: a workflow could show any file of this

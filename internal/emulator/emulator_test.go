@@ -20,7 +20,7 @@ import (
 const owner, repo = "octo", "demo"
 
 // patience bounds the waits of tests; nothing is measured with it.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // world is an emulator that serves on loopback, and a REST client for it.
 type world struct {

@@ -285,10 +285,14 @@ func (e *Emulator) deadline(j *job) (time.Time, func()) {
 	case offered:
 		return j.offeredAt.Add(e.opts.PickupTimeout), func() { e.requeue(j) }
 	case running:
-		lost := func() {
-			e.conclude(j, workflow.Failure, "the self-hosted runner lost communication with the server", nil)
+		at, what := j.lockedUntil, func() {
+			const lost = "the self-hosted runner lost communication with the server"
+			if j.cancelAt.IsZero() {
+				e.conclude(j, workflow.Failure, lost, nil)
+			} else {
+				e.conclude(j, workflow.Cancelled, j.cancelWhy+"; "+lost, nil)
+			}
 		}
-		at, what := j.lockedUntil, lost
 		if !j.cancelAt.IsZero() {
 			if end := j.cancelAt.Add(e.opts.CancelGrace); end.Before(at) {
 				at, what = end, func() {
@@ -307,12 +311,23 @@ func (e *Emulator) deadline(j *job) (time.Time, func()) {
 	return time.Time{}, nil
 }
 
-// setAlarm arms the timer for the next deadline of any job. The lock is held.
+// setAlarm arms the timer for the next deadline of any job, and for the next runner that goes offline. The
+// lock is held.
 func (e *Emulator) setAlarm() {
 	var first time.Time
-	for j := range e.active {
-		if at, _ := e.deadline(j); !at.IsZero() && (first.IsZero() || at.Before(first)) {
+	sooner := func(at time.Time) {
+		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
 			first = at
+		}
+	}
+	for j := range e.active {
+		at, _ := e.deadline(j)
+		sooner(at)
+	}
+	now := time.Now()
+	for _, r := range e.runners {
+		if s := r.session; r.gone == registered && s != nil && s.polls == 0 && r.online(now, e.opts.OfflineAfter) {
+			sooner(s.lastSeen.Add(e.opts.OfflineAfter))
 		}
 	}
 	if e.alarm != nil {
@@ -339,5 +354,5 @@ func (e *Emulator) ring() {
 			act()
 		}
 	}
-	e.setAlarm()
+	e.changed()
 }

@@ -339,17 +339,14 @@ func TestAnIdleRunnerThatVanishesGoesOffline(t *testing.T) {
 		w := bubble(t, emulator.Options{})
 		_, config := jit(t, w.rest, "vm-1", "self-hosted", "linux")
 		ctx, kill := context.WithCancel(t.Context())
-		wait := w.program(ctx, config, protorunner.Options{})
+		wait := w.program(ctx, config, protorunner.Options{Abrupt: true})
 		time.Sleep(time.Hour)
 		if !w.State().Runners[0].Online {
 			t.Error("it is offline while it polls")
 		}
 		kill()
 		wait()
-		time.Sleep(2 * time.Minute)
-		if w.State().Runners[0].Online {
-			t.Error("it is online long after its last poll")
-		}
+		until(t, w.Emulator, "it is offline", func(s emulator.State) bool { return !s.Runners[0].Online })
 	})
 }
 
@@ -368,5 +365,59 @@ func TestARunnerOfAnotherGroupIsNotOffered(t *testing.T) {
 		kill()
 		wait()
 		w.Cancel(run)
+	})
+}
+
+// The incident never-registers: the credential was handed over and nobody appears.
+func TestNeverRegisters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, emulator.Options{Faults: []emulator.Fault{emulator.NeverRegister(0)}})
+		submit(t, w.Emulator, oneJob)
+		_, config := jit(t, w.rest, "vm-1", "self-hosted", "linux")
+		ctx, kill := context.WithCancel(t.Context())
+		wait := w.program(ctx, config, protorunner.Options{})
+		time.Sleep(time.Hour)
+		state := w.State()
+		if got := state.Runners[0]; got.Online {
+			t.Errorf("the runner is %+v", got)
+		}
+		if got := state.Runs[0].Jobs[0].Waiting; got != "for a runner with [self-hosted, linux]: not listening yet: vm-1" {
+			t.Errorf("the job waits %q", got)
+		}
+		w.SetFaults(nil)
+		if err := wait(); err != nil {
+			t.Errorf("once it may register: %v", err)
+		}
+		kill()
+	})
+}
+
+// The incident idle-registration-collected: GitHub forgets a runner, whose program gives up for good.
+func TestIdleRegistrationCollected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, emulator.Options{Faults: []emulator.Fault{emulator.RegistrationExpired(1)}})
+		_, config := jit(t, w.rest, "vm-1", "self-hosted")
+		if err := w.program(t.Context(), config, protorunner.Options{})(); !errors.Is(err, protorunner.ErrGone) {
+			t.Errorf("the program ended with %v, want ErrGone", err)
+		}
+	})
+}
+
+func TestACancelledJobWhoseRunnerDiedIsCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, emulator.Options{LockDuration: 2 * time.Minute})
+		run := submit(t, w.Emulator, oneJob)
+		_, config := jit(t, w.rest, "vm-1", "self-hosted", "linux")
+		ctx, kill := context.WithCancel(t.Context())
+		wait := w.program(ctx, config, protorunner.Options{Hold: time.Hour, Abrupt: true})
+		time.Sleep(time.Second)
+		kill()
+		wait()
+		if err := w.Cancel(run); err != nil {
+			t.Fatal(err)
+		}
+		if job := finishAt(t, w, run).Jobs[0]; job.Conclusion != "cancelled" || !strings.Contains(job.Reason, "the run was cancelled; the self-hosted runner lost") {
+			t.Errorf("the job is %q because %q", job.Conclusion, job.Reason)
+		}
 	})
 }

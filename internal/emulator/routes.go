@@ -22,7 +22,6 @@ func (e *Emulator) routes() http.Handler {
 	mux.HandleFunc("POST /_emulator/runs/{id}/cancel", e.asAdmin(e.postCancel))
 	mux.HandleFunc("GET /_emulator/jobs/{id}/log", e.asAdmin(e.getJobLog))
 	mux.HandleFunc("PUT /_emulator/faults", e.asAdmin(e.putFaults))
-	mux.HandleFunc("POST /_emulator/sleep/{id}", e.asAdmin(e.postSleep))
 
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		githubError(w, http.StatusNotFound, "Not Found")
