@@ -146,7 +146,10 @@ func (d *Driver) probe(ctx context.Context, native string) error {
 	if words := strings.TrimSpace(string(res.Stderr)); words != "" && ctx.Err() == nil {
 		return errors.New(firstLine(words))
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return errors.New("its probe ended and had printed nothing")
 }
 
 func firstLine(s string) string {
