@@ -16,13 +16,11 @@ import (
 
 // The name of a runner, and of its guest, is
 // PREFIX-HOST-INSTALLATION-POOL-RANDOM and must be a host name of at most 63
-// letters (GitHub allows 64).
+// letters (GitHub allows 64): installation and random have 6 each.
 const (
-	maxName         = 63
-	installationLen = 6
-	randomLen       = 6
-	// NameBudget is how long prefix, host and pool may be together.
-	NameBudget = maxName - installationLen - randomLen - len("----")
+	MaxPrefix = 12
+	MaxHost   = 16
+	MaxPool   = 63 - MaxPrefix - MaxHost - 6 - 6 - len("----")
 )
 
 // What a value must look like.
@@ -72,12 +70,8 @@ func (k *checker) all() {
 
 func (k *checker) host() {
 	h := &k.c.Host
-	if !wordForm.MatchString(h.Name) {
-		k.bad(at("host.name"), fmt.Sprintf("host name %q cannot be part of a runner's name", clip(h.Name)), "use lower-case letters, digits and hyphens")
-	}
-	if !wordForm.MatchString(h.Prefix) {
-		k.bad(at("host.prefix"), fmt.Sprintf("prefix %q cannot be part of a runner's name", clip(h.Prefix)), "use lower-case letters, digits and hyphens")
-	}
+	k.word(at("host.name"), "host name", h.Name, MaxHost)
+	k.word(at("host.prefix"), "prefix", h.Prefix, MaxPrefix)
 	if h.Slots < 1 {
 		k.bad(at("host.slots"), fmt.Sprintf("slots: %d guests at once is none", h.Slots), "give the host at least 1")
 	}
@@ -88,6 +82,15 @@ func (k *checker) host() {
 	h.Home = k.path(h.Home)
 	if len(h.Home) == 0 || !filepath.IsAbs(h.Home) {
 		k.bad(at("host.home"), fmt.Sprintf("home %q is not a folder's path", h.Home), "write an absolute path, or one that begins with ~/")
+	}
+}
+
+// word checks a part of the names of runners.
+func (k *checker) word(where []string, what, word string, most int) {
+	if !wordForm.MatchString(word) {
+		k.bad(where, fmt.Sprintf("%s %q cannot be part of a runner's name", what, clip(word)), "use lower-case letters, digits and hyphens")
+	} else if len(word) > most {
+		k.bad(where, fmt.Sprintf("%s %q is too long for the names of runners: it has %d letters", what, clip(word), len(word)), fmt.Sprintf("%d are allowed", most))
 	}
 }
 

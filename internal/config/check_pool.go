@@ -56,17 +56,11 @@ func (k *poolChecker) all() {
 
 func (k *poolChecker) name() {
 	where := []string{k.path + ".name", k.path}
-	switch {
-	case k.p.Name == "":
+	if k.p.Name == "" {
 		k.bad(where, "a pool has no name", "add name: WORD")
-	case !wordForm.MatchString(k.p.Name):
-		k.bad(where, fmt.Sprintf("pool name %q cannot be part of a runner's name", clip(k.p.Name)), "use lower-case letters, digits and hyphens")
-	default:
-		h := k.c.Host
-		if n := len(h.Prefix) + len(h.Name) + len(k.p.Name); n > NameBudget {
-			k.bad(where, fmt.Sprintf("names of runners would be too long: prefix %q, host %q and pool %q have %d letters together, and %d are allowed", clip(h.Prefix), clip(h.Name), clip(k.p.Name), n, NameBudget), "shorten the pool's name or host.name")
-		}
+		return
 	}
+	k.word(where, "pool name", k.p.Name, MaxPool)
 }
 
 func (k *poolChecker) image() {

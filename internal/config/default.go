@@ -10,10 +10,6 @@ import (
 	"github.com/mirego/tasuki/internal/vm"
 )
 
-// maxHostDefault is where a name taken from the machine's own is cut, so that
-// it leaves room for the names of pools.
-const maxHostDefault = 16
-
 // Default returns the configuration of an empty file: all defaults there are.
 func Default() Config {
 	return Config{
@@ -74,7 +70,7 @@ func hostName() string {
 	}
 	name, _, _ = strings.Cut(strings.ToLower(name), ".")
 	name = notInName.ReplaceAllString(name, "-")
-	name = strings.Trim(name[:min(len(name), maxHostDefault)], "-")
+	name = strings.Trim(name[:min(len(name), MaxHost)], "-")
 	if name == "" {
 		return "host"
 	}
