@@ -59,7 +59,7 @@ While it runs, "tasuki status --home FOLDER" shows what its agent does.`,
 	flags.IntVar(&f.slots, "slots", 2, "how many guests may run at once")
 	flags.StringArrayVar(&f.labels, "label", nil, "give the runners one more `label` for runs-on; may be repeated")
 	flags.StringVar(&f.runner, "runner", "", "`file` of the runner program for the guests; empty: found or built")
-	flags.StringVar(&f.mirror, "mirror", "", "Debian mirror for the guest image; empty: the one that this machine uses")
+	flags.StringVar(&f.mirror, "mirror", "", "Debian mirror for the guest image; empty: Debian's own")
 	flags.DurationVar(&f.timeout, "timeout", time.Hour, "give up after so long")
 	flags.BoolVar(&f.plain, "plain", false, "one line per transition, also on a terminal")
 	return cmd

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/mirego/tasuki/internal/agent"
 	"github.com/mirego/tasuki/internal/base/secret"
 	"github.com/mirego/tasuki/internal/cli/demoview"
 	"github.com/mirego/tasuki/internal/config"
@@ -26,9 +25,32 @@ type demoHost struct {
 	installation string
 	driver       vm.Driver
 	dialer       guest.Dialer
-	images       agent.Images
+	images       *registryImages
 	journal      *journal.Journal
 	newKey       func() (secret.String, string, error)
+}
+
+// demoMarker is the file that makes a folder a demo's.
+const demoMarker = "this-is-a-demo"
+
+// claimHome makes the folder a demo's, or refuses one that holds anything else:
+// a demo removes guests and images from its folder without asking.
+func claimHome(home string) error {
+	entries, err := os.ReadDir(home)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot use the demo's folder: %w", err)
+	}
+	marker := filepath.Join(home, demoMarker)
+	if _, err := os.Lstat(marker); err == nil {
+		return nil
+	}
+	if len(entries) > 0 {
+		return withHint(fmt.Errorf("cannot use %q for the demo: it is not empty, and a demo removes what it finds", home), "tasuki demo --home NEW-FOLDER")
+	}
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return fmt.Errorf("cannot make the demo's folder: %w", err)
+	}
+	return os.WriteFile(marker, []byte("Everything here belongs to tasuki demo and may be deleted between demos.\n"), 0o600)
 }
 
 // openHost wires the hypervisor and the stores as a configured host has them.
@@ -47,9 +69,10 @@ func (d *demo) openHost() (_ *demoHost, err error) {
 	if h.driver, h.dialer, err = w.driver("qemu"); err != nil {
 		return nil, err
 	}
-	if h.images, err = w.imagesFor("qemu"); err != nil {
+	if _, err = w.imagesFor("qemu"); err != nil {
 		return nil, err
 	}
+	h.images = w.images
 	if h.journal, err = journal.Open(d.path("journal")); err != nil {
 		return nil, err
 	}
@@ -57,7 +80,7 @@ func (d *demo) openHost() (_ *demoHost, err error) {
 	caps := h.driver.Capabilities()
 	how := "QEMU with " + strings.ToUpper(caps.Accel)
 	if caps.Accel == "tcg" {
-		how = "QEMU without hardware virtualisation: a guest boots in some 20 s"
+		how = "QEMU, emulating: this machine has no hardware virtualisation"
 	}
 	task.Done("%s", how)
 	return h, nil

@@ -64,6 +64,9 @@ type demo struct {
 
 // run is the whole demo. It returns errNo if a job failed.
 func (d *demo) run(ctx context.Context) error {
+	if err := claimHome(d.home); err != nil {
+		return err
+	}
 	claim, err := daemon.Take(d.home)
 	if errors.Is(err, daemon.ErrRunning) {
 		return withHint(fmt.Errorf("a demo runs already: %w", err), "wait for it, or run this one elsewhere: tasuki demo --home FOLDER")

@@ -110,6 +110,7 @@ type Task struct {
 	name, doing string
 	begun, said time.Time
 	done, total int64
+	parts       bool // done and total are no bytes but thousandths
 }
 
 // Task begins a task; end it with Done or Fail.
@@ -142,10 +143,23 @@ func (t *Task) Doing(text string) {
 func (t *Task) Progress(done, total int64) {
 	t.v.mu.Lock()
 	defer t.v.mu.Unlock()
-	t.done, t.total = done, total
+	t.done, t.total, t.parts = done, total, false
 	if now := t.v.opt.Now(); !t.v.opt.Terminal && now.Sub(t.said) >= plainPace && total > 0 {
 		t.said = now
 		t.v.note(t.name, fmt.Sprintf("%d %% of %s", 100*done/total, bytes(total)))
+	}
+}
+
+// Part says what the task is at and how far, from 0 to 1, where that is no
+// matter of bytes.
+func (t *Task) Part(done float64, doing string) {
+	t.v.mu.Lock()
+	defer t.v.mu.Unlock()
+	news := doing != t.doing
+	t.doing, t.done, t.total, t.parts = doing, int64(1000*done), 1000, true
+	if now := t.v.opt.Now(); !t.v.opt.Terminal && (news || now.Sub(t.said) >= plainPace) {
+		t.said = now
+		t.v.note(t.name, fmt.Sprintf("%3.0f %%  %s", 100*done, doing))
 	}
 }
 
@@ -182,7 +196,11 @@ func (v *View) taskLine(t *Task) string {
 	part := min(1, float64(t.done)/float64(t.total))
 	full := int(part * barWidth)
 	bar := strings.Repeat(v.marks.bar, full) + strings.Repeat(v.marks.gap, barWidth-full)
-	return cut(fmt.Sprintf("%s%s %3.0f %%  %s of %s  %s  %s", head, bar, 100*part, bytes(t.done), bytes(t.total), t.doing, seconds(took)), v.columns())
+	amount := fmt.Sprintf("  %s of %s", bytes(t.done), bytes(t.total))
+	if t.parts {
+		amount = ""
+	}
+	return cut(fmt.Sprintf("%s%s %3.0f %%%s  %s  %s", head, bar, 100*part, amount, t.doing, seconds(took)), v.columns())
 }
 
 func spinner(took time.Duration, ascii bool) string {
