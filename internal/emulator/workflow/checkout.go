@@ -107,7 +107,8 @@ inputs:
 runs:
   using: composite
   steps:
-    - shell: sh
+    - name: Copy the tree
+      shell: sh
       env:
         CHECKOUT_ACTION: ${{ github.action_path }}
         CHECKOUT_PATH: ${{ inputs.path }}
@@ -120,7 +121,10 @@ runs:
           echo "::error::path lies outside the workspace: $CHECKOUT_PATH"
           exit 1 ;;
         esac
-        to="$GITHUB_WORKSPACE/${CHECKOUT_PATH:-.}"
+        case "$CHECKOUT_PATH" in
+        '' | .) to="$GITHUB_WORKSPACE" ;;
+        *) to="$GITHUB_WORKSPACE/$CHECKOUT_PATH" ;;
+        esac
         mkdir -p "$to"
         if [ "$CHECKOUT_CLEAN" != false ]; then
           for old in "$to"/* "$to"/.[!.]* "$to"/..?*; do

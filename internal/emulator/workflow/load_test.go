@@ -189,7 +189,7 @@ func TestRelayExample(t *testing.T) {
 			r.Conclude(j.ID, Success, nil)
 		}
 	}
-	want := []string{"leave, build left (0 of 2), build right (1 of 2)", "find-nothing", "finish"}
+	want := []string{"leave, build the left one of 2, build the right one of 2", "find-nothing", "finish"}
 	if diff := cmp.Diff(want, rounds); diff != "" || r.Conclusion() != Success {
 		t.Errorf("run %s (-want +got):\n%s", r.Conclusion(), diff)
 	}

@@ -150,11 +150,15 @@ func (r *Run) expand(g *group) {
 		g.jobs[0].conclude(Failure, err.Error())
 		return
 	}
+	var failed []*Job
 	for _, j := range g.jobs {
 		if err := j.evaluate(); err != nil {
 			j.conclude(Failure, err.Error())
-			r.failFast(g, j)
+			failed = append(failed, j)
 		}
+	}
+	for _, j := range failed {
+		r.failFast(g, j)
 	}
 }
 

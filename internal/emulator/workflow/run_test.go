@@ -143,6 +143,10 @@ func TestRun(t *testing.T) {
 				`b: failure: timeout-minutes: the text "soon" is no number`,
 				`c: failure: strategy.max-parallel: 0 is less than 1`,
 				`d: failure: if: cannot evaluate "fromJSON('')": cannot read JSON "": the text ends too early`, "run: failure"}},
+		{"one job of a matrix that cannot be made", jobs("a: strategy: {matrix: {v: [a, '{}', b]}}\nname: on ${{ matrix.v }}\ncontinue-on-error: ${{ matrix.v == '{}' && fromJSON(matrix.v) }}"), nil,
+			[]string{
+				`on a: cancelled: fail-fast: job "on {}" failed`, "on {}: failure: continue-on-error: a mapping is neither true nor false",
+				`on b: cancelled: fail-fast: job "on {}" failed`, "run: failure"}},
 		{"a matrix output: the first that sets it", jobs("a: strategy: {matrix: {v: [1, 2]}}", "b: needs: a\nname: b-${{ needs.a.outputs.o }}"), map[string]string{"a (2)": "success o=two"},
 			[]string{"ready: a (1), a (2)", "ready: b-two", "run: success"}},
 	}
