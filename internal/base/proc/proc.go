@@ -42,6 +42,10 @@ type Cmd struct {
 	Stdout io.Writer // also gets the output while the program runs; may be nil
 	Stderr io.Writer
 	Files  []*os.File // open in the program as 3, 4, ...; the caller closes its own
+
+	// Grace is how long Run leaves the program, when ctx ends, to clean up after
+	// SIGTERM before the group is killed. 0: it is killed at once.
+	Grace time.Duration
 }
 
 // Result is what a program left.
@@ -83,10 +87,17 @@ func Run(ctx context.Context, c Cmd) (Result, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = waitDelay
+	if c.Grace > 0 {
+		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+		cmd.WaitDelay = c.Grace
+	}
 
 	err = cmd.Run()
 	res := Result{Stdout: stdout.bytes(), Stderr: stderr.bytes(), Code: cmd.ProcessState.ExitCode()}
 	if ctx.Err() != nil {
+		if c.Grace > 0 {
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the leader is gone; its children may not be
+		}
 		return res, fmt.Errorf("cannot finish %s: %w", filepath.Base(c.Path), context.Cause(ctx))
 	}
 	var exit *exec.ExitError
