@@ -17,21 +17,23 @@ var (
 // not remove it, which a hold prevents.
 type Local struct {
 	// Ref is the reference that it was pulled or built under.
-	Ref Ref
+	Ref Ref `json:"ref,omitzero"`
 	// Digest is the digest of the manifest: "sha256:hex".
-	Digest string
+	Digest string `json:"digest"`
 	// Dir is the image's directory, images/sha256-HEX.
-	Dir string
+	Dir string `json:"dir"`
 	// Disk is the path of the raw, sparse disk.
-	Disk string
+	Disk string `json:"disk"`
 	// NVRAM, Kernel and Initrd are paths, or "" where the image has none.
-	NVRAM, Kernel, Initrd string
-	// ConfigFile is the path of the tart VM configuration.
-	ConfigFile string
+	NVRAM  string `json:"nvram,omitempty"`
+	Kernel string `json:"kernel,omitempty"`
+	Initrd string `json:"initrd,omitempty"`
+	// ConfigFile is the path of the tart VM configuration, or "".
+	ConfigFile string `json:"configFile,omitempty"`
 	// DiskSize is the apparent size of the disk in bytes.
-	DiskSize int64
+	DiskSize int64 `json:"diskSize"`
 	// Labels are those of the image's OCI configuration; never nil.
-	Labels map[string]string
+	Labels map[string]string `json:"labels"`
 }
 
 // Source is what a builder hands over to be pushed.

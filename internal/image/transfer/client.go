@@ -91,7 +91,7 @@ type plainGuard struct {
 	allowed bool
 }
 
-var errPlain = errors.New("the registry speaks plain HTTP, which is not encrypted; use HTTPS, or allow it with the option insecure")
+var errPlain = errors.New("the registry speaks plain HTTP, which is not encrypted; give it a certificate, or allow it: http: true under registries in the configuration")
 
 func (g *plainGuard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !g.allowed && r.URL.Scheme == "http" && r.URL.Host == g.host {

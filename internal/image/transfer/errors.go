@@ -53,7 +53,7 @@ func (e *statusError) Error() string {
 		s += ": " + e.text
 	}
 	if e.code == http.StatusUnauthorized || e.code == http.StatusForbidden {
-		s += "; check the registry's user name and password, and that this user may read (or write) the repository"
+		s += "; check the user name and password (registries in the configuration), and that this user may read or write the repository"
 	}
 	return s
 }
