@@ -88,7 +88,8 @@ func failsFor(text, reason string) bool {
 	return strings.HasPrefix(text, "Failed to ") && strings.Contains(text, reason)
 }
 
-// readOfficial knows the lines of actions/runner (src/Runner.Listener).
+// readOfficial knows the lines of actions/runner (Runner.cs, JobDispatcher.cs
+// and MessageListener.cs of src/Runner.Listener).
 func readOfficial(text string) Signal {
 	const completed = " completed with result: "
 	switch {
@@ -102,12 +103,13 @@ func readOfficial(text string) Signal {
 		at := strings.LastIndex(text, completed) // the name may hold these words
 		return Signal{Kind: JobFinished, Job: text[len("Job "):at], Result: text[at+len(completed):]}
 	case strings.Contains(text, "Registration ") && strings.Contains(text, " was not found"),
-		strings.Contains(text, "The runner registration has been deleted from the server"):
+		strings.Contains(text, "The runner registration has been deleted from the server"),
+		strings.HasPrefix(text, "The runner no longer exists on the server"):
 		return Signal{Kind: RegistrationGone}
 	case strings.Contains(text, "is deprecated and cannot receive messages"):
 		return Signal{Kind: Deprecated}
-	case strings.Contains(text, "A session for this runner already exists"),
-		strings.Contains(text, "session for this runner is conflicting"):
+	case strings.HasPrefix(text, "A session for this runner already exists"),
+		strings.HasPrefix(text, "Runner connect error: Error: Conflict"):
 		return Signal{Kind: SessionConflict}
 	}
 	return Signal{}
