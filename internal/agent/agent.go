@@ -245,13 +245,14 @@ func (a *Agent) isStopping() bool {
 	return a.stopping
 }
 
-// settled says whether a stopping agent has nothing more to wait for. What
-// only lingers at GitHub, or is held for a person, the next agent takes over.
+// settled says whether a stopping agent has nothing more to wait for. What is
+// held for a person, or lingers at GitHub for long, the next agent takes over.
 func (a *Agent) settled() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, k := range a.keepers {
-		if s := k.record().State; s != runner.Held && s != runner.Lingering {
+		rec := k.record()
+		if rec.State != runner.Held && (rec.State != runner.Lingering || time.Since(rec.Since) < lingerPatience) {
 			return false
 		}
 	}
@@ -318,6 +319,9 @@ func (a *Agent) decide() []pool.Action {
 	var seen []pool.Seen
 	for _, k := range slices.SortedFunc(maps.Values(a.keepers), func(x, y *keeper) int { return strings.Compare(x.name, y.name) }) {
 		rec := k.record()
+		if rec.State == "" { // begun, and not written down yet
+			rec.State = runner.Preparing
+		}
 		seen = append(seen, pool.Seen{Name: k.name, Pool: rec.Pool, State: rec.State, Since: rec.Since, Outdated: a.outdated(rec)})
 	}
 	actions := pool.Decide(wants, seen, a.limits())

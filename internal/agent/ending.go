@@ -17,7 +17,14 @@ const (
 	settleTime  = 5 * time.Second // GitHub may call a runner busy just after its job
 	lingerMost  = 25 * time.Hour  // GitHub itself forgets an ephemeral runner after a day
 	callTimeout = 2 * time.Minute // for one call of an ending state
+	// lingerPatience is how long an agent that ends waits for a runner that lingers.
+	lingerPatience = time.Minute
+	// lostReply is how long after we stopped listening GitHub may still do what we asked for.
+	lostReply = 15 * time.Second
 )
+
+// errUnsure: GitHub lists no runner of the name now, and may in a moment.
+var errUnsure = errors.New("GitHub may still register what was asked for")
 
 var lingerPace = backoff.Policy{First: 5 * time.Second, Most: 10 * time.Minute}
 
@@ -38,6 +45,9 @@ func (k *keeper) leave(ctx context.Context) (runner.State, string, error) {
 			if time.Since(k.rec.Since) > settleTime {
 				break // the guest goes; the registration is asked for again later
 			}
+		}
+		if errors.Is(err, errUnsure) {
+			break
 		}
 		if backoff.Sleep(ctx, retryPace.Delay(n, nil)) != nil {
 			break
@@ -72,6 +82,8 @@ func (k *keeper) unregister(ctx context.Context) error {
 		}
 		if there {
 			id = r.ID
+		} else if time.Since(k.rec.Last(runner.Requesting)) < lostReply {
+			return errUnsure
 		}
 	}
 	if id != 0 {

@@ -19,6 +19,8 @@ import (
 	"github.com/mirego/tasuki/internal/vm"
 )
 
+const credentialTimeout = time.Minute
+
 // stateWork does the work of one state. It returns the next state and why, or
 // an error: then the runner leaves, or goes on ending if it ends already.
 type stateWork func(k *keeper, ctx context.Context) (runner.State, string, error)
@@ -94,7 +96,11 @@ func (k *keeper) request(ctx context.Context) (runner.State, string, error) {
 	if !k.note(ctx, func(r *runner.Record) { r.Asked, r.Left, r.RemoteID = true, false, 0 }) {
 		return "", "", errAgentEnds
 	}
-	cred, err := k.pool.GitHub.Credential(ctx, runner.Registration{
+	// What was asked of GitHub is waited for, whoever wants to stop us: an answer
+	// that we do not hear leaves a registration behind.
+	ask, cancel := context.WithTimeoutCause(k.a.life, credentialTimeout, fmt.Errorf("GitHub did not answer within %v", credentialTimeout))
+	defer cancel()
+	cred, err := k.pool.GitHub.Credential(ask, runner.Registration{
 		Name: k.name, Group: k.pool.Spec.Group, Labels: k.labels, WorkFolder: k.pool.Spec.WorkFolder,
 	})
 	if err != nil {

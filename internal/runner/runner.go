@@ -9,6 +9,7 @@ package runner
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/secret"
@@ -135,4 +136,18 @@ func (r *Record) Took(step int, now time.Time) time.Duration {
 		sum += end.Sub(v.Start)
 	}
 	return sum
+}
+
+// Last returns when the runner was in a state last: the end of its last visit,
+// or its start if it lasts; zero if it never was there.
+func (r *Record) Last(state State) time.Time {
+	for _, v := range slices.Backward(r.Steps) {
+		if v.State == state {
+			if v.End.IsZero() {
+				return v.Start
+			}
+			return v.End
+		}
+	}
+	return time.Time{}
 }
