@@ -222,7 +222,7 @@ func TestActRunnerCancel(t *testing.T) {
 }
 
 func TestActRunnerKilledInItsJob(t *testing.T) {
-	w := start(t, emulator.Options{PollHold: 5 * time.Second, LockDuration: 3 * time.Second})
+	w := start(t, emulator.Options{PollHold: 5 * time.Second, LockDuration: 6 * time.Second})
 	run := submit(t, w.Emulator, sleeping)
 	_, config := jit(t, w.rest, "vm-1", "self-hosted")
 	ctx, kill := context.WithTimeout(t.Context(), patience)

@@ -111,6 +111,7 @@ type offer struct {
 	Type    string `json:"messageType"`
 	Body    string `json:"body"`
 	Request string `json:"-"`
+	at      time.Time
 }
 
 // poll asks for a message; an empty type says that there was none.
@@ -126,7 +127,7 @@ func (h *hand) poll(ctx context.Context, status string) offer {
 		Request string `json:"runner_request_id"`
 	}
 	h.decode(o.Body, &ref)
-	o.Request = ref.Request
+	o.Request, o.at = ref.Request, time.Now()
 	return o
 }
 
@@ -305,6 +306,39 @@ func TestTokensAreForRunnersWithTheRightKeyAndClock(t *testing.T) {
 		if code, _ := h.call(t.Context(), "POST", "/broker/session", "{}"); code != 401 {
 			t.Errorf("a session without a token is answered %d, want 401", code)
 		}
+	})
+}
+
+func TestARenewalCountsAsBeingOnline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, emulator.Options{})
+		h := newHand(t, w, "vm-1", "self-hosted", "linux")
+		h.connect()
+		run := submit(t, w.Emulator, oneJob)
+		o := h.poll(t.Context(), "Online")
+		_, message := h.call(t.Context(), "POST", "/run/acquirejob", `{"jobMessageId":"`+o.Request+`"}`)
+		var m struct {
+			Resources struct {
+				Endpoints []struct {
+					Authorization struct{ Parameters map[string]string }
+				}
+			}
+		}
+		h.decode(message, &m)
+		h.token = m.Resources.Endpoints[0].Authorization.Parameters["AccessToken"]
+		for _, want := range []bool{true, true, false} {
+			time.Sleep(50 * time.Second)
+			if got := w.State().Runners[0].Online; got != want {
+				t.Errorf("after %v it is online: %v, want %v", time.Since(o.at), got, want)
+			}
+			if time.Since(o.at) < time.Minute {
+				// One renewal, by a path that a runner glued together carelessly.
+				if code, body := h.call(t.Context(), "POST", "/run//renewjob", "{}"); code != 200 {
+					t.Errorf("renewing is answered %d %s", code, body)
+				}
+			}
+		}
+		finishAt(t, w, run)
 	})
 }
 
