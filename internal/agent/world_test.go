@@ -29,7 +29,7 @@ type world struct {
 }
 
 // patience bounds every wait of these tests; nothing should come near it.
-const patience = 45 * time.Second
+const patience = 150 * time.Second
 
 func newWorld(t *testing.T, opt emulator.Options) *world {
 	t.Helper()
