@@ -1,5 +1,12 @@
 package workflow
 
+import (
+	"strconv"
+	"strings"
+
+	"github.com/mirego/tasuki/internal/emulator/workflow/expr"
+)
+
 // Context is what the outside of a workflow contributes to one run of it: the repository it pretends
 // to belong to, the event that started it, and what its secrets and variables hold.
 type Context struct {
@@ -28,27 +35,87 @@ type Context struct {
 	NewID func() string
 }
 
-// State says how far a job is.
-type State string
+// githubContext makes the github context of a run. What only the runner knows (workspace, action, token ...)
+// the runner adds. See https://docs.github.com/en/actions/reference/workflows-and-actions/contexts#github-context
+func (w *Workflow) githubContext(c Context, event *expr.Object) *expr.Object {
+	kind, name := refName(c.Ref)
+	_, host, _ := strings.Cut(c.ServerURL, "://")
+	return expr.NewObject(
+		"repository", c.Repository,
+		"repository_owner", c.RepositoryOwner,
+		"repositoryUrl", "git://"+host+"/"+c.Repository+".git",
+		"workflow", w.Name,
+		"workflow_ref", c.Repository+"/"+w.File+"@"+c.Ref,
+		"workflow_sha", c.SHA,
+		"event_name", c.EventName,
+		"event", event,
+		"server_url", c.ServerURL,
+		"api_url", c.APIURL,
+		"graphql_url", c.GraphQLURL,
+		"run_id", strconv.FormatInt(c.RunID, 10),
+		"run_number", strconv.FormatInt(c.RunNumber, 10),
+		"run_attempt", strconv.FormatInt(c.RunAttempt, 10),
+		"actor", c.Actor,
+		"triggering_actor", c.Actor,
+		"sha", c.SHA,
+		"ref", c.Ref,
+		"ref_name", name,
+		"ref_type", kind,
+		"ref_protected", false,
+		"head_ref", pullRequestRef(event, "head"),
+		"base_ref", pullRequestRef(event, "base"),
+		"secret_source", "Actions",
+	)
+}
 
-// The states of a job, in their order.
-const (
-	Pending   State = "pending"   // waits for the jobs it needs, or for max-parallel
-	Queued    State = "queued"    // handed out by Next: a runner may take it
-	Completed State = "completed" // has a conclusion
-)
+// pullRequestRef returns the branch at one side of a pull request, and nothing for other events.
+func pullRequestRef(event *expr.Object, side string) string {
+	var v any = event
+	for _, key := range []string{"pull_request", side, "ref"} {
+		o, ok := v.(*expr.Object)
+		if !ok {
+			return ""
+		}
+		v, _ = o.Get(key)
+	}
+	return expr.String(v)
+}
 
-// The conclusions of a job and of a run, in the words of GitHub's REST API.
-const (
-	Success   = "success"
-	Failure   = "failure"
-	Cancelled = "cancelled"
-	Skipped   = "skipped"
-)
+func refName(ref string) (kind, name string) {
+	if tag, ok := strings.CutPrefix(ref, "refs/tags/"); ok {
+		return "tag", tag
+	}
+	return "branch", strings.TrimPrefix(ref, "refs/heads/")
+}
 
-// RunsOn says which runners may take a job: those that carry every label and, where Group is not
-// empty, belong to that runner group. Labels compare without regard to case.
-type RunsOn struct {
-	Labels []string
-	Group  string
+// eventPayload is the webhook's payload: the one given, or the few fields that any event has.
+func eventPayload(c Context, inputs *expr.Object) *expr.Object {
+	event, ok := expr.FromGo(c.Event).(*expr.Object)
+	if !ok || event.Len() == 0 {
+		_, name, _ := strings.Cut(c.Repository, "/")
+		event = expr.NewObject(
+			"ref", c.Ref,
+			"repository", expr.NewObject("name", name, "full_name", c.Repository, "owner", expr.NewObject("login", c.RepositoryOwner)),
+			"sender", expr.NewObject("login", c.Actor),
+		)
+	}
+	if inputs.Len() > 0 {
+		event.Set("inputs", inputs)
+	}
+	return event
+}
+
+// withDefaults fills what a context may leave out.
+func (c Context) withDefaults() Context {
+	if c.RepositoryOwner == "" {
+		c.RepositoryOwner, _, _ = strings.Cut(c.Repository, "/")
+	}
+	if c.EventName == "" {
+		c.EventName = "push"
+	}
+	c.RunID, c.RunNumber, c.RunAttempt = max(c.RunID, 1), max(c.RunNumber, 1), max(c.RunAttempt, 1)
+	if c.NewID == nil {
+		c.NewID = newGUID
+	}
+	return c
 }

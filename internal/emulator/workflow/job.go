@@ -16,6 +16,31 @@ import (
 // https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#jobsjob_idtimeout-minutes
 const defaultTimeout = 360 * time.Minute
 
+// State says how far a job is.
+type State string
+
+// The states of a job, in their order.
+const (
+	Pending   State = "pending"   // waits for the jobs it needs, or for max-parallel
+	Queued    State = "queued"    // handed out by Next: a runner may take it
+	Completed State = "completed" // has a conclusion
+)
+
+// The conclusions of a job and of a run, in the words of GitHub's REST API.
+const (
+	Success   = "success"
+	Failure   = "failure"
+	Cancelled = "cancelled"
+	Skipped   = "skipped"
+)
+
+// RunsOn says which runners may take a job: those that carry every label and, where Group is not
+// empty, belong to that runner group. Labels compare without regard to case.
+type RunsOn struct {
+	Labels []string
+	Group  string
+}
+
 // Job is one job of a run: one combination where the job has a matrix. The fields are for reading; the
 // Run that made the job writes them, under the lock that its owner holds.
 type Job struct {

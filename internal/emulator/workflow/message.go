@@ -2,6 +2,7 @@ package workflow
 
 import (
 	"fmt"
+	"io"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,11 +29,23 @@ type Variable struct {
 	IsSecret bool   `json:"isSecret,omitempty"`
 }
 
+// Format redacts a secret for every verb of fmt; only json.Marshal writes it.
+func (v Variable) Format(f fmt.State, _ rune) {
+	text := v.Value
+	if v.IsSecret {
+		text = "[redacted]"
+	}
+	_, _ = io.WriteString(f, text)
+}
+
 // MaskHint tells the runner what to replace by *** in logs; Type is always "regex".
 type MaskHint struct {
 	Type  string `json:"type"`
 	Value string `json:"value"`
 }
+
+// Format redacts what the hint would hide.
+func (m MaskHint) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[redacted]") }
 
 // Step is one step of the job message.
 type Step struct {

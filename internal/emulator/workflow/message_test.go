@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -206,6 +207,19 @@ func reencoded(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+func TestPartsPrintNoSecret(t *testing.T) {
+	r := newRun(t, jobs("a:"), Context{Secrets: map[string]string{"S": "hunter2"}})
+	p, err := r.Next()[0].Parts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
+		if text := fmt.Sprintf(verb, p); strings.Contains(text, "hunter2") || !strings.Contains(text, "[redacted]") {
+			t.Errorf("%s prints %s", verb, text)
+		}
+	}
 }
 
 func TestGUID(t *testing.T) {

@@ -255,6 +255,9 @@ func (a *archive) history(tree Tree) error {
 		if err != nil {
 			return err
 		}
+		if rel == "logs" { // they name this machine's folders
+			return filepath.SkipDir
+		}
 		return a.add(file, path.Join("git", filepath.ToSlash(rel)))
 	})
 }
