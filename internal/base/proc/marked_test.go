@@ -1,6 +1,7 @@
 package proc_test
 
 import (
+	"bytes"
 	"context"
 	"path/filepath"
 	"runtime"
@@ -52,5 +53,13 @@ func TestABareEnvironmentHoldsNothingOfOurs(t *testing.T) {
 	res, err := proc.Run(t.Context(), proc.Cmd{Path: env, Env: []string{"A=1"}, Bare: true})
 	if err != nil || string(res.Stdout) != "A=1\n" {
 		t.Errorf("got %q, %v", res.Stdout, err)
+	}
+}
+
+func TestALiveProgramKeepsNoOutput(t *testing.T) {
+	var out bytes.Buffer
+	res, err := proc.Run(t.Context(), proc.Cmd{Path: "sh", Args: []string{"-c", "echo out; echo err >&2"}, Stdout: &out, Live: true})
+	if err != nil || out.String() != "out\n" || len(res.Stdout)+len(res.Stderr) > 0 {
+		t.Errorf("got %q, kept %q and %q, %v", out.String(), res.Stdout, res.Stderr, err)
 	}
 }

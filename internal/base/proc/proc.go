@@ -41,6 +41,7 @@ type Cmd struct {
 	Stdin  io.Reader
 	Stdout io.Writer // also gets the output while the program runs; may be nil
 	Stderr io.Writer
+	Live   bool       // Run keeps no output: what Stdout and Stderr get is all
 	Files  []*os.File // open in the program as 3, 4, ...; the caller closes its own
 
 	// Grace is how long Run leaves the program, when ctx ends, to clean up after
@@ -83,7 +84,11 @@ func Run(ctx context.Context, c Cmd) (Result, error) {
 	}
 	var stdout, stderr tail
 	cmd.Stdin = c.Stdin
-	cmd.Stdout, cmd.Stderr = tee(&stdout, c.Stdout), tee(&stderr, c.Stderr)
+	if c.Live {
+		cmd.Stdout, cmd.Stderr = c.Stdout, c.Stderr
+	} else {
+		cmd.Stdout, cmd.Stderr = tee(&stdout, c.Stdout), tee(&stderr, c.Stderr)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = waitDelay

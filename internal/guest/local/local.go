@@ -88,6 +88,7 @@ func (c *channel) Run(ctx context.Context, cmd guest.Command) (int, error) {
 		Stdin:  stdin,
 		Stdout: cmd.Stdout,
 		Stderr: cmd.Stderr,
+		Live:   true,
 	})
 	// A guest that lost its power meanwhile took the script with it.
 	if ctx.Err() == nil {

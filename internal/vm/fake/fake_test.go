@@ -105,7 +105,7 @@ func foreign(t *testing.T, dir string) func(*testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec := vm.Spec{Name: prefix + "theirs", Owner: vm.Owner{Installation: "other"}, Image: anImage}
+	spec := vm.Spec{Name: prefix + "theirs", Owner: vm.Owner{Installation: "other"}, Image: anImage, Network: vm.Network{Mode: vm.Isolated}}
 	err = errors.Join(other.Create(t.Context(), spec), other.Start(t.Context(), spec.Name),
 		os.MkdirAll(filepath.Join(dir, "someone-else"), 0o700))
 	if err != nil {
@@ -144,7 +144,7 @@ func leftovers(t *testing.T, dir string) []string {
 // running makes a guest and starts it.
 func running(t *testing.T, d *fake.Driver, name string) {
 	t.Helper()
-	spec := vm.Spec{Name: name, Owner: vm.Owner{Installation: "vmtest"}, Image: anImage}
+	spec := vm.Spec{Name: name, Owner: vm.Owner{Installation: "vmtest"}, Image: anImage, Network: vm.Network{Mode: vm.Isolated}}
 	if err := d.Create(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +282,7 @@ func TestFaultsBefore(t *testing.T) {
 		fake.Fail(fake.OpStart, 2, vm.ErrLimit), fake.Fail(fake.OpDestroy, 1, broken), fake.Hang(fake.OpCreate, 1),
 	}}})
 	name := prefix + "g"
-	spec := vm.Spec{Name: name, Owner: vm.Owner{Installation: "vmtest"}, Image: anImage}
+	spec := vm.Spec{Name: name, Owner: vm.Owner{Installation: "vmtest"}, Image: anImage, Network: vm.Network{Mode: vm.Isolated}}
 	cause := errors.New("deadline of the test")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, cause)
 	defer cancel()
@@ -362,7 +362,7 @@ func TestManyGuestsWithPrograms(t *testing.T) {
 func begin(t *testing.T, d *fake.Driver, name string, p guest.Program, slots chan struct{}) (guest.Channel, error) {
 	slots <- struct{}{}
 	defer func() { <-slots }()
-	spec := vm.Spec{Name: name, Owner: vm.Owner{Installation: "vmtest"}, Image: anImage}
+	spec := vm.Spec{Name: name, Owner: vm.Owner{Installation: "vmtest"}, Image: anImage, Network: vm.Network{Mode: vm.Isolated}}
 	if err := d.Create(t.Context(), spec); err != nil {
 		return nil, err
 	}

@@ -7,14 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/proc"
-	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/vm"
 )
 
@@ -128,32 +125,13 @@ func (d *Driver) running() int {
 	return n
 }
 
-var hostForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
-
-// check returns an ErrSpec for a guest that no driver could make.
+// check returns an ErrSpec for a guest that this driver cannot make.
 func (d *Driver) check(spec vm.Spec) error {
-	if err := vm.CheckName(spec.Name); err != nil {
-		return err
+	switch {
+	case !strings.HasPrefix(spec.Name, d.opts.Prefix):
+		return fmt.Errorf("its name must begin with %q: %w", d.opts.Prefix, vm.ErrSpec)
+	case d.opts.Installation != "" && spec.Owner.Installation != d.opts.Installation:
+		return fmt.Errorf("it is for the installation %q, this is %q: %w", spec.Owner.Installation, d.opts.Installation, vm.ErrSpec)
 	}
-	labels := spec.Image.Labels
-	for _, c := range []struct {
-		bad  bool
-		what string
-	}{
-		{!strings.HasPrefix(spec.Name, d.opts.Prefix), fmt.Sprintf("its name must begin with %q", d.opts.Prefix)},
-		{spec.Image.Digest == "", "it has no image"},
-		{spec.CPUs < 0, fmt.Sprintf("%d processors", spec.CPUs)},
-		{spec.MemoryMiB < 0, fmt.Sprintf("%d MiB of memory", spec.MemoryMiB)},
-		{spec.DiskGB < 0, fmt.Sprintf("a disk of %d GB", spec.DiskGB)},
-		{!slices.Contains([]vm.NetworkMode{"", vm.Isolated, vm.Internet}, spec.Network.Mode), fmt.Sprintf("the network mode %q", spec.Network.Mode)},
-		{labels[image.LabelOS] != "" && labels[image.LabelOS] != image.OSLinux, fmt.Sprintf("an image for %q", labels[image.LabelOS])},
-		{labels[image.LabelArch] != "" && labels[image.LabelArch] != runtime.GOARCH, fmt.Sprintf("an image for the architecture %q", labels[image.LabelArch])},
-		{strings.ContainsAny(spec.LoginKey, "\r\n"), "a login key of several lines"},
-		{spec.Hostname != "" && !hostForm.MatchString(spec.Hostname), fmt.Sprintf("the host name %q", spec.Hostname)},
-	} {
-		if c.bad {
-			return fmt.Errorf("%s: %w", c.what, vm.ErrSpec)
-		}
-	}
-	return nil
+	return vm.CheckSpec(spec, d.Capabilities())
 }
