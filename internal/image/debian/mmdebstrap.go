@@ -124,6 +124,7 @@ func mmdebstrapArgs(o Options, files buildFiles) ([]string, error) {
 	}
 	args := []string{
 		"--mode=" + mode, "--variant=apt", "--format=null",
+		"--skip=cleanup", // it would come after the disk; disk.sh has its own
 		"--include=" + strings.ReplaceAll(packages, "ARCH", o.Arch),
 		"--aptopt=Acquire::Retries 3",
 		// Not by --dpkgopt: mmdebstrap would then filter each package in Perl.
