@@ -25,7 +25,7 @@
 //	GET  /_emulator/runs/{id}          RunState with logs; ?wait=30s holds until the run is completed
 //	POST /_emulator/runs/{id}/cancel   202
 //	GET  /_emulator/jobs/{id}/log      the job's log as text; the id is the number or the GUID
-//	PUT  /_emulator/faults             []Fault, replacing those before
+//	PUT  /_emulator/faults             []Fault (durations in nanoseconds), replacing those before
 //
 // They ask for Options.Token when one is set, as the REST API does; set one wherever guests or strangers reach
 // the port. Without one, POST workflows takes no path and no tree: a workflow could show any file of this
