@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -299,11 +300,9 @@ func (s *Store) Remove(digest string) error {
 		return fmt.Errorf("cannot remove image %s: %w", digest, err)
 	}
 	defer lock.Close()
-	trash, err := os.MkdirTemp(filepath.Join(s.dir, dirTrash), "image-")
-	if err != nil {
-		return fmt.Errorf("cannot remove image %s: %w", digest, err)
-	}
-	if err := os.Rename(dir, filepath.Join(trash, filepath.Base(dir))); err != nil {
+	// A name that nothing else has: another process may be emptying the trash.
+	trash := filepath.Join(s.dir, dirTrash, fmt.Sprintf("%s-%x", filepath.Base(dir), rand.Uint64()))
+	if err := os.Rename(dir, trash); err != nil {
 		return fmt.Errorf("cannot remove image %s: %w", digest, err)
 	}
 	if err := atomicfile.SyncDir(s.dir); err != nil {

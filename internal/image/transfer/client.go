@@ -273,7 +273,8 @@ func (c *client) uploadOnce(ctx context.Context, b blobSource) error {
 	if err != nil {
 		return err
 	}
-	ctx, dog := newWatchdog(ctx, c.opt.Stall)
+	// Once it has all bytes, the registry verifies and syncs them.
+	ctx, dog := newWatchdog(ctx, 2*c.opt.Stall)
 	defer dog.stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, to, &watchedBody{body, dog})
 	if err != nil {

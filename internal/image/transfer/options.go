@@ -20,8 +20,8 @@ type Options struct {
 	// Username and Password log in; empty means anonymous.
 	Username string
 	Password secret.String
-	// Parallel is how many chunks are in work at once; 0 means 4. A push holds
-	// each twice in memory, a pull about 1.5 MiB per chunk.
+	// Parallel is how many chunks are in work at once at most; 0 means 4. A
+	// push holds each twice in memory, a pull about 1.5 MiB per chunk.
 	Parallel int
 	// ChunkSize is the raw length in bytes of the chunks that a push writes; 0
 	// means tartfmt.DefaultChunkSize. It grows with very large disks.

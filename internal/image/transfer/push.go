@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -143,7 +144,9 @@ func (p *diskPush) run(ctx context.Context) ([]tartfmt.Chunk, error) {
 		}
 		return nil
 	})
-	for range min(p.c.opt.Parallel, len(chunks)) {
+	// Compressing and hashing keep a core busy each; more workers would only
+	// take more memory.
+	for range min(p.c.opt.Parallel, runtime.GOMAXPROCS(0)+1, len(chunks)) {
 		g.Go(func() error {
 			w := chunkPusher{diskPush: p}
 			for ch := range next {
