@@ -10,14 +10,7 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// What actions/checkout does here. It brings the tree that the workflow lies in, as it was when the archive
-// was written: everything that git tracks, with uncommitted changes, and what is neither tracked nor ignored. With it
-// comes a .git with the last commit (or, with fetch-depth, more), so that git log, git status and git rev-parse
-// work where the guest has git; uncommitted changes show as such. It fetches nothing and holds no credentials.
-//
-// Of its inputs, path and fetch-depth do what they do on GitHub, and clean: false keeps what lies in the folder.
-// The inputs in harmless are accepted and change nothing. repository and ref are accepted where they name what
-// comes anyway. All others are refused.
+// harmless are the inputs of actions/checkout that are accepted and change nothing.
 var harmless = []string{
 	"token", "persist-credentials", "show-progress", "set-safe-directory", "fetch-tags", "filter",
 	"lfs", // files in large file storage come as they are in the working tree

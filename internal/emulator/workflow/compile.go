@@ -80,6 +80,9 @@ func (c *compiler) job(key string, n *yaml.Node, defaults *Token, sc *stepCompil
 		env:             c.textToken(get(n, "env"), place("env")),
 		outputs:         c.textToken(get(n, "outputs"), at(path+".outputs", "jobs.<job_id>.outputs.<output_id>")),
 	}
+	if k, _ := find(n, "runs-on"); k != nil && d.runsOn == nil {
+		c.refuse(k, path+".runs-on", "it names no label or group")
+	}
 	if strategy := get(n, "strategy"); strategy != nil {
 		w := place("strategy")
 		d.matrix = c.token(get(strategy, "matrix"), w.under("matrix"))

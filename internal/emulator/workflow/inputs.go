@@ -40,7 +40,7 @@ func (c *compiler) dispatchInputs() []inputDef {
 	return defs
 }
 
-// inputs makes the inputs context, and what the event's payload holds of it, where every value is a text.
+// dispatch makes the inputs context, and what the event's payload holds of it, where every value is a text.
 func (w *Workflow) dispatch(given map[string]string) (context, payload *expr.Object, err error) {
 	context, payload = &expr.Object{}, &expr.Object{}
 	var errs []error

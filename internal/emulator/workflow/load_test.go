@@ -36,6 +36,8 @@ func TestProblems(t *testing.T) {
 		{"no mapping", "- a", []string{`w.yml:1:1: "workflow" section is sequence node but mapping node is expected`, `w.yml:1:1: "on" section is missing in workflow`, `w.yml:1:1: "jobs" section is missing in workflow`}},
 		{"a cycle of needs", jobs("a: needs: b", "b: needs: a"), []string{"w.yml:3:3: cyclic dependencies in \"needs\" job configurations are detected. detected cycle is \"a\" -> \"b\" -> \"a\""}},
 		{"unknown needs", jobs("a: needs: [b, c]", "b:"), []string{`w.yml:3:3: job "a" needs job "c" which does not exist in this workflow`}},
+		{"nothing where something must be", "on: push\njobs:\n  a:\n    runs-on: ~\n    steps:\n      - run: null\n      - uses: ~\n", []string{
+			"w.yml:4:5: jobs.a.runs-on: it names no label or group", "w.yml:6:9: jobs.a.steps[0].run: it is empty", "w.yml:7:9: jobs.a.steps[1].uses: it is empty"}},
 		{"an unknown key", one("step-defaults: x", ""), []string{`w.yml:5:5: unexpected key "step-defaults" for "job" section. expected one of "concurrency", "container", "continue-on-error", "defaults", "env", "environment", "if", "name", "needs", "outputs", "permissions", "runs-on", "secrets", "services", "snapshot", "steps", "strategy", "timeout-minutes", "uses", "with"`}},
 		{"duplicate steps", one("", "run: x\nid: s\n") + "      - run: y\n        id: S\n", []string{`w.yml:10:13: step ID "S" duplicates. previously defined at line:7,col:13. step ID must be unique within a job. note that step ID is case insensitive`}},
 		{"environment of a step", one("", "run: x\nenv: {A=B: 1}"), []string{`w.yml:7:15: environment variable name "A=B" is invalid. '&', '=' and spaces should not be contained`}},

@@ -1,7 +1,6 @@
 package workflow
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -341,16 +340,3 @@ func (r *Run) Conclusion() string {
 	}
 	return Skipped
 }
-
-// Find returns a job by its ID.
-func (r *Run) Find(jobID string) (*Job, error) {
-	for _, j := range r.Jobs() {
-		if j.ID == jobID {
-			return j, nil
-		}
-	}
-	return nil, fmt.Errorf("cannot find job %q: %w", jobID, ErrNoJob)
-}
-
-// ErrNoJob says that a run has no job of that ID.
-var ErrNoJob = errors.New("no such job")

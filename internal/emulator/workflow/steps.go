@@ -45,6 +45,12 @@ func (c *stepCompiler) steps(list *yaml.Node, jobPath string, defaults []Token) 
 			if def, ok := c.uses(n, path); ok {
 				defs = append(defs, def)
 			}
+		default:
+			for k := range entries(n) { // actionlint says so where neither key is there
+				if k.Value == "run" || k.Value == "uses" {
+					c.refuse(k, path+"."+k.Value, "it is empty")
+				}
+			}
 		}
 	}
 	return defs
@@ -143,7 +149,7 @@ func named(s Step, what string) stepDef {
 	if s.DisplayNameToken == nil {
 		t, _, err := parseTemplate("Run " + what)
 		if err != nil { // an expression that goes on in the next line
-			t = textToken("Run " + what)
+			t = literal("Run " + what)
 		}
 		s.DisplayNameToken = &t
 	}

@@ -151,7 +151,7 @@ type used struct {
 // The offset of an *expr.Error counts from the text's begin.
 func parseTemplate(text string) (Token, []used, error) {
 	if !strings.Contains(text, openExpr) {
-		return textToken(text), nil, nil
+		return literal(text), nil, nil
 	}
 	var all []used
 	var format, args strings.Builder

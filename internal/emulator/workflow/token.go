@@ -35,7 +35,7 @@ type pair struct {
 	Value Token
 }
 
-func textToken(s string) Token { return Token{scalar: s} }
+func literal(s string) Token { return Token{scalar: s} }
 
 func mapToken(pairs ...pair) Token { return Token{kind: tokenMapping, pairs: pairs} }
 

@@ -90,7 +90,17 @@ func git(ctx context.Context, dir string, args ...string) ([]byte, error) {
 
 // CheckoutArchive writes the action that is served as actions/checkout: a tar.gz with one top folder, in it
 // action.yml, tree/ with the files, and git/ with the history where there is one. It needs git on this machine
-// where git tracks the tree. A tree without git is bounded in size.
+// where git tracks the tree, and git in the guest only for steps that call it.
+//
+// The action brings the tree that the workflow lies in, as it is now: everything that git tracks, with
+// uncommitted changes, and what is neither tracked nor ignored. With it comes a .git with the last commit (or, with
+// fetch-depth, more), so that git log, git status and git rev-parse work; uncommitted changes show as such.
+// There is no remote and no credential. Without git the tree is its folder, bounded in size.
+//
+// Of the inputs, path and fetch-depth do what they do on GitHub, and clean: false keeps what lies in the
+// folder. token, persist-credentials, show-progress, set-safe-directory, fetch-tags, filter and lfs are accepted
+// and change nothing (large files come as the working tree has them). repository and ref are accepted where they
+// name what comes anyway: ${{ github.repository }}, ${{ github.ref }}, ${{ github.sha }}. Load refuses all others.
 func CheckoutArchive(ctx context.Context, w io.Writer, tree Tree) error {
 	if tree.Dir == "" {
 		return errors.New("cannot write checkout: the workflow lies in no tree")
