@@ -3,6 +3,7 @@ package workflow
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,7 +87,7 @@ func (d inputDef) typed(text string) (any, error) {
 		return v, nil
 	case "number":
 		v := expr.Number(text)
-		if v != v {
+		if math.IsNaN(v) {
 			return nil, fmt.Errorf("it is no number: %q", text)
 		}
 		return v, nil
