@@ -213,6 +213,9 @@ func (a *Agent) begin(life context.Context) error {
 	if err := a.makeFolders(); err != nil {
 		return err
 	}
+	if err := a.sweepKeys(records); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.life, a.started = life, time.Now()

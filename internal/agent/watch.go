@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mirego/tasuki/internal/base/atomicfile"
 	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm"
@@ -194,6 +195,29 @@ func (a *Agent) removeOrphans(g GitHub, state *scopeState, remotes []runner.Remo
 		})
 	}
 	state.orphans = still
+}
+
+// sweepKeys deletes the login keys that a crash left: half-written ones, and
+// those of runners that are no more.
+func (a *Agent) sweepKeys(records []runner.Record) error {
+	dir := filepath.Join(a.opt.Home, "keys")
+	if err := atomicfile.Sweep(dir); err != nil {
+		return fmt.Errorf("cannot sweep the login keys: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("cannot sweep the login keys: %w", err)
+	}
+	live := map[string]bool{}
+	for _, rec := range records {
+		live[rec.Name] = true
+	}
+	for _, e := range entries {
+		if !live[strings.TrimSuffix(e.Name(), ".pub")] {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+	return nil
 }
 
 func (a *Agent) makeFolders() error {
