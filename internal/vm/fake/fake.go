@@ -177,9 +177,7 @@ func (d *Driver) boot(name string) error {
 // PowerOff implements vm.PowerOffer.
 func (d *Driver) PowerOff(ctx context.Context, name string) error {
 	err := d.do(ctx, OpPowerOff, name, func() error {
-		if in, ok := d.look(name); !ok {
-			return vm.ErrNotFound
-		} else if in.State == vm.Broken {
+		if in, ok := d.look(name); !ok || in.State == vm.Broken {
 			return nil
 		}
 		if err := d.cut(ctx, name); err != nil {
@@ -293,8 +291,8 @@ func (d *Driver) do(ctx context.Context, op Op, name string, work func() error) 
 		return err
 	}
 	if vm.CheckName(name) != nil || !strings.HasPrefix(name, d.opts.Prefix) {
-		// Not ours, whatever it is. Only Destroy does not mind.
-		if op == OpDestroy {
+		// Not ours, whatever it is.
+		if op == OpDestroy || op == OpPowerOff {
 			return nil
 		}
 		return vm.ErrNotFound
