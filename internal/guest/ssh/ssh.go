@@ -1,7 +1,10 @@
 // Package ssh is the channel into a guest over SSH.
 //
-// Dial tries once and is done within seconds, so that a caller who waits for a
-// booting guest can try again at once. An open channel asks the guest now and
+// Dial tries once and gives a guest that says nothing up soon, so that a caller
+// who waits for a booting guest can try again at once: a hypervisor may accept
+// connections for a guest that cannot answer yet, and forget them. A guest that
+// speaks has more time to let us in, since emulated ones are slow at
+// cryptography and another try would only add to their load. An open channel asks the guest now and
 // then whether it is still there: a guest that lost its power, or a connection
 // that a firewall forgot, ends every script with ErrUnreachable after about
 // 15 s.
@@ -27,8 +30,9 @@ import (
 // Dialer opens channels over SSH. The zero value is ready; the fields must not
 // change afterwards.
 type Dialer struct {
-	// Timeout bounds Dial, from the connection to the login; 0 means 3 s.
-	Timeout time.Duration
+	// Silence is how long Dial waits for the guest's first word, Login how long
+	// from then until we are in; 0 means 1.5 s and 6 s.
+	Silence, Login time.Duration
 	// Interval is the time between two questions whether the guest is still
 	// there, Patience how long it may take to answer; 0 means 5 s and 10 s.
 	Interval, Patience time.Duration
@@ -53,34 +57,58 @@ func (d *Dialer) Dial(ctx context.Context, target guest.Target) (guest.Channel, 
 }
 
 func (d *Dialer) dial(ctx context.Context, target guest.Target) (*channel, error) {
-	timeout := orElse(d.Timeout, 3*time.Second)
-	short, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v: %w", timeout, guest.ErrUnreachable))
-	defer cancel()
 	config, err := d.config(target)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := new(net.Dialer).DialContext(short, "tcp", target.Address)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence, login := orElse(d.Silence, 1500*time.Millisecond), orElse(d.Login, 6*time.Second)
+	limit := time.AfterFunc(silence, func() {
+		cancel(fmt.Errorf("it said nothing within %v: %w", silence, guest.ErrUnreachable))
+	})
+	defer limit.Stop()
+	tcp, err := new(net.Dialer).DialContext(ctx, "tcp", target.Address)
 	if err != nil {
-		return nil, unreachable(short, err)
+		return nil, unreachable(ctx, err)
 	}
 	// The handshake knows no context.
-	stop := context.AfterFunc(short, func() { _ = conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = tcp.Close() })
+	conn := &listening{Conn: tcp, heard: sync.OnceFunc(func() {
+		limit.Stop()
+		slow := time.AfterFunc(login, func() {
+			cancel(fmt.Errorf("it speaks, but the login took longer than %v: %w", login, guest.ErrUnreachable))
+		})
+		context.AfterFunc(ctx, func() { slow.Stop() })
+	})}
 	sshConn, channels, requests, err := ssh.NewClientConn(conn, target.Address, config)
 	if !stop() && err == nil {
-		_ = sshConn.Close()
 		err = net.ErrClosed
 	}
 	if err != nil {
-		_ = conn.Close()
+		_ = tcp.Close()
 		var wrong *wrongKeyError
 		if errors.As(err, &wrong) {
 			return nil, wrong
 		}
-		return nil, unreachable(short, err)
+		return nil, unreachable(ctx, err)
 	}
 	return newChannel(ssh.NewClient(sshConn, channels, requests),
 		orElse(d.Interval, 5*time.Second), orElse(d.Patience, 10*time.Second)), nil
+}
+
+// listening is a connection that tells when its first bytes come.
+type listening struct {
+	net.Conn
+	heard func()
+}
+
+func (l *listening) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	if n > 0 {
+		l.heard()
+	}
+	return n, err
 }
 
 // unreachable says why a try failed: the end of its context, or err.

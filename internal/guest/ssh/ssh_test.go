@@ -120,9 +120,9 @@ func TestDialGivesUpOnASilentGuest(t *testing.T) {
 	defer l.Close()
 	target := newServer(t, nil).target()
 	target.Address = l.Addr().String()
-	d := &guestssh.Dialer{Timeout: 50 * time.Millisecond}
-	if _, err := d.Dial(t.Context(), target); !errors.Is(err, guest.ErrUnreachable) {
-		t.Errorf("got %v, want ErrUnreachable", err)
+	d := &guestssh.Dialer{Silence: 50 * time.Millisecond}
+	if _, err := d.Dial(t.Context(), target); !errors.Is(err, guest.ErrUnreachable) || !strings.Contains(err.Error(), "said nothing within 50ms") {
+		t.Errorf("got %v, want ErrUnreachable and the silence", err)
 	}
 	cause := errors.New("the caller gave up")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -130,6 +130,23 @@ func TestDialGivesUpOnASilentGuest(t *testing.T) {
 	if _, err := new(guestssh.Dialer).Dial(ctx, target); !errors.Is(err, cause) {
 		t.Errorf("got %v, want the cause", err)
 	}
+}
+
+func TestDialGivesAGuestThatSpeaksMoreTime(t *testing.T) {
+	slow := make(chan struct{})
+	s := newServer(t, func(s *server) {
+		login := s.config.PublicKeyCallback
+		s.config.PublicKeyCallback = func(meta ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
+			<-slow
+			return login(meta, key)
+		}
+	})
+	d := &guestssh.Dialer{Silence: 10 * time.Second, Login: 50 * time.Millisecond}
+	if _, err := d.Dial(t.Context(), s.target()); !errors.Is(err, guest.ErrUnreachable) || !strings.Contains(err.Error(), "longer than 50ms") {
+		t.Errorf("got %v, want ErrUnreachable and the slow login", err)
+	}
+	time.AfterFunc(1200*time.Millisecond, func() { close(slow) })
+	dial(t, &guestssh.Dialer{Silence: time.Second, Login: 30 * time.Second}, s.target())
 }
 
 func TestRunDiesWhileWaiting(t *testing.T) {
