@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mirego/tasuki/internal/event"
+	"github.com/mirego/tasuki/internal/image"
 )
 
 func newEvents(a *app) *cobra.Command {
@@ -71,8 +72,8 @@ func eventLine(e event.Event, zone *time.Location) string {
 			parts = append(parts, fmt.Sprintf("%d %% of %d MB", 100*e.Done/e.Total, e.Total/1e6))
 		}
 	}
-	if e.Image != "" {
-		parts = append(parts, e.Image)
+	if e.Image != "" && e.Runner == "" { // each runner's image is its pool's
+		parts = append(parts, shortImage(e.Image))
 	}
 	if e.Failed {
 		parts = append(parts, "FAILED")
@@ -81,6 +82,14 @@ func eventLine(e event.Event, zone *time.Location) string {
 		parts = append(parts, "("+oneLine(e.Reason)+")")
 	}
 	return strings.TrimRight(strings.Join(parts, "  "), " ")
+}
+
+// shortImage cuts a digest to what people compare.
+func shortImage(ref string) string {
+	if hex := image.DigestHex(ref); hex != "" {
+		return "sha256:" + hex[:12]
+	}
+	return ref
 }
 
 func seconds(s float64) string {

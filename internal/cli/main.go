@@ -24,6 +24,7 @@ type app struct {
 
 // commands are all there are, in the order of the help.
 var commands = []func(*app) *cobra.Command{
+	newDemo,
 	newHostGroup,
 	newStatus,
 	newDrain,
@@ -66,6 +67,7 @@ func newRoot(a *app) *cobra.Command {
 			a.homeGiven = cmd.Flags().Changed("home")
 		},
 	}
+	cobra.EnableCommandSorting = false // ours is the order of use
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetIn(a.stdin)

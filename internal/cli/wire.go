@@ -97,6 +97,7 @@ type wiring struct {
 	host         config.Host
 	installation string
 	log          *slog.Logger
+	ssh          *ssh.Dialer
 	drivers      map[string]vm.Driver
 	scopes       map[string]*github.Client
 	images       *registryImages
@@ -106,7 +107,7 @@ type wiring struct {
 func newWiring(cfg *config.Config, installation string, log *slog.Logger) *wiring {
 	return &wiring{
 		host: cfg.Host, installation: installation, log: log,
-		drivers: map[string]vm.Driver{}, scopes: map[string]*github.Client{},
+		ssh: &ssh.Dialer{}, drivers: map[string]vm.Driver{}, scopes: map[string]*github.Client{},
 		folders: &folderImages{},
 	}
 }
@@ -167,7 +168,7 @@ func (w *wiring) pools(ctx context.Context, cfg *config.Config) ([]agent.Pool, e
 
 // driver returns the driver of that name and the channel into its guests.
 func (w *wiring) driver(name string) (vm.Driver, guest.Dialer, error) {
-	dialer := guest.Dialer(ssh.Dialer{})
+	dialer := guest.Dialer(w.ssh)
 	if name == "fake" {
 		dialer = local.Dialer{}
 	}
@@ -195,7 +196,7 @@ func (w *wiring) newDriver(name string) (vm.Driver, error) {
 		})
 	case "fake":
 		return fake.New(fake.Options{
-			Home: filepath.Join(w.host.Home, "fake"), Installation: w.installation, Prefix: w.host.Prefix + "-", Log: w.log,
+			Dir: filepath.Join(w.host.Home, "fake"), Installation: w.installation, Prefix: w.host.Prefix + "-",
 		})
 	}
 	return nil, withHint(fmt.Errorf("driver %q is not in this version yet: %w", name, vm.ErrUnsupported), "use driver qemu, or remove the pool")
