@@ -1,7 +1,7 @@
 # Everything a person types; the work is in scripts/ and the Go tools.
 
 GO = scripts/go
-GUEST_ARCH = $(shell case "$$(uname -m)" in aarch64|arm64) echo arm64;; *) echo amd64;; esac)
+GUEST_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 RUNNER = CGO_ENABLED=0 GOOS=linux GOFLAGS=-mod=readonly
 RUNNER_BUILD = build -trimpath -ldflags '-s -w'
 RUNNER_MODULE = github.com/ChristopherHX/github-act-runner
