@@ -26,14 +26,7 @@ import (
 // TASUKI_BENCH_MB sets the megabytes of data in the disk, which is four times
 // as large; 256 if it is not set.
 func BenchmarkImage(b *testing.B) {
-	data := int64(256)
-	if s := os.Getenv("TASUKI_BENCH_MB"); s != "" {
-		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil {
-			b.Fatal(err)
-		}
-		data = n
-	}
+	data := benchData(b)
 	h := newHub(b)
 	disk := makeDisk(b, 4*data*mib, data*mib)
 	opt := quick()
@@ -96,6 +89,20 @@ func BenchmarkImage(b *testing.B) {
 			}
 		}
 	})
+}
+
+// benchData is how many megabytes of data the disk has.
+func benchData(b *testing.B) int64 {
+	b.Helper()
+	s := os.Getenv("TASUKI_BENCH_MB")
+	if s == "" {
+		return 256
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n
 }
 
 // copySparse copies the data of a file and keeps its holes.

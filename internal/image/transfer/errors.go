@@ -106,6 +106,9 @@ func retryAfter(err error) time.Duration {
 // classify turns errors of a round trip, and of the library's handshake, into
 // ours.
 func classify(err error) error {
+	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fmt.Errorf("the registry's certificate is not trusted: %w; install its CA on this host", e)
+	}
 	if e, ok := errors.AsType[*transport.Error](err); ok {
 		text := e.Error()
 		if len(e.Errors) > 0 {
@@ -115,9 +118,6 @@ func classify(err error) error {
 	}
 	if errors.Is(err, errPlain) {
 		return errPlain
-	}
-	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return fmt.Errorf("the registry's certificate is not trusted: %w; install its CA on this host", e)
 	}
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		path := e.URL

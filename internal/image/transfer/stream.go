@@ -110,7 +110,11 @@ func (s *stream) Read(p []byte) (int, error) {
 }
 
 // failed counts a failure and waits, or returns the error if it is the last.
+// A blob of the wrong length is for the caller to start anew.
 func (s *stream) failed(err error) error {
+	if _, ok := errors.AsType[*corruptError](err); ok {
+		return err
+	}
 	if s.off-s.since >= enoughProgress {
 		s.fails = 0
 	}
