@@ -22,12 +22,11 @@ import (
 
 // demoHost is what a demo's agent works on.
 type demoHost struct {
-	installation string
-	driver       vm.Driver
-	dialer       guest.Dialer
-	images       *registryImages
-	journal      *journal.Journal
-	newKey       func() (secret.String, string, error)
+	driver  vm.Driver
+	dialer  guest.Dialer
+	images  *registryImages
+	journal *journal.Journal
+	newKey  func() (secret.String, string, error)
 }
 
 // demoMarker is the file that makes a folder a demo's.
@@ -62,10 +61,7 @@ func (d *demo) openHost() (_ *demoHost, err error) {
 		}
 	}()
 	h := &demoHost{newKey: ssh.NewKey}
-	if h.installation, err = installationOf(d.home); err != nil {
-		return nil, err
-	}
-	w := newWiring(&config.Config{Host: config.Host{Home: d.home, Prefix: "tasuki"}}, h.installation, d.log)
+	w := newWiring(&config.Config{Host: config.Host{Home: d.home, Prefix: "tasuki"}}, d.installation, d.log)
 	if h.driver, h.dialer, err = w.driver("qemu"); err != nil {
 		return nil, err
 	}

@@ -40,12 +40,12 @@ func (d *demo) newAgent() (*agent.Agent, error) {
 	}
 	spec := pool.Spec{
 		Name: "demo", Image: d.image.Ref.String(), Driver: "qemu", Scope: "octo/demo", Labels: append([]string{"demo"}, d.flags.labels...),
-		CPUs: 1, MemoryMiB: 1024, Standby: d.flags.slots, Most: d.flags.slots, MaxJob: d.flags.timeout, WorkFolder: "_work",
+		MemoryMiB: 1024, Standby: d.flags.slots, MaxJob: d.flags.timeout, WorkFolder: "_work",
 		Network: vm.Network{Mode: vm.Isolated, Forwards: []vm.Forward{{Guest: guestGitHub + ":80", Host: d.address}}},
 	}
 	d.demand.slots = d.flags.slots
 	return agent.New(agent.Options{
-		Host: "demo", Installation: d.host.installation, Version: versionName(), Home: d.home, Slots: d.flags.slots,
+		Host: "demo", Installation: d.installation, Version: versionName(), Home: d.home, Slots: d.flags.slots,
 		DrainTimeout: demoSettle, Tick: 500 * time.Millisecond, Resync: 5 * time.Second,
 		Pools: []agent.Pool{{
 			Spec: spec, Driver: d.host.driver, Dialer: d.host.dialer, GitHub: gh, Images: oneImage{d.image}, Demand: &d.demand,
@@ -170,11 +170,10 @@ func (d *demo) finish(ctx context.Context, jobsErr error) error {
 	if interrupted {
 		d.view.Say("Stopping: every guest and registration is taken away. Ctrl-C again quits at once.")
 	}
-	var errs []error
-	if d.agent != nil {
-		errs = append(errs, d.agent.Teardown(patient))
-	}
-	report := demoview.Report{Left: d.left(patient)}
+	errs := []error{d.takeAway(patient, jobsErr)}
+	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), demoLook)
+	defer cancel()
+	report := demoview.Report{Left: d.left(look)}
 	d.view.Close()
 	if !interrupted {
 		report.Runners = d.view.Records()
@@ -193,6 +192,22 @@ func (d *demo) finish(ctx context.Context, jobsErr error) error {
 		d.view.Say("%s", summary(report.Jobs, d.home))
 	}
 	return errors.Join(errs...)
+}
+
+// takeAway ends the jobs, then every guest and registration. GitHub would keep
+// a runner that executes a job until its guest was silent for ten minutes.
+func (d *demo) takeAway(ctx context.Context, jobsErr error) error {
+	if jobsErr != nil {
+		for _, run := range d.github.State().Runs {
+			if err := d.github.ForceCancel(run.ID); err != nil {
+				return err
+			}
+		}
+	}
+	if d.agent == nil {
+		return nil
+	}
+	return d.agent.Teardown(ctx)
 }
 
 // summary is the last line of a demo that came to its end.

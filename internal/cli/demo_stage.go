@@ -31,6 +31,8 @@ const (
 	guestGitHub = "10.0.2.100"
 	// demoPatience bounds taking everything away at the end.
 	demoPatience = time.Minute
+	// demoLook bounds looking for what is left.
+	demoLook = 20 * time.Second
 	// demoSettle bounds how long the last runners may take to leave by themselves.
 	demoSettle = 90 * time.Second
 	// demoFailures is how many runners may fail before the demo gives up.
@@ -45,17 +47,18 @@ type demo struct {
 	labels    []string
 	workflows []*workflow.Workflow
 
-	log      *slog.Logger
-	view     *demoview.View
-	events   event.Bus
-	host     *demoHost
-	demand   jobDemand
-	token    secret.String
-	github   *emulator.Emulator
-	address  string // of the emulator, host:port
-	registry string // host:port
-	image    image.Local
-	agent    *agent.Agent
+	log          *slog.Logger
+	view         *demoview.View
+	events       event.Bus
+	host         *demoHost
+	installation string
+	demand       jobDemand
+	token        secret.String
+	github       *emulator.Emulator
+	address      string // of the emulator, host:port
+	registry     string // host:port
+	image        image.Local
+	agent        *agent.Agent
 
 	endErr   error // what could not be taken away at the end
 	services sync.WaitGroup
@@ -86,6 +89,9 @@ func (d *demo) run(ctx context.Context) error {
 	defer d.fatal(nil)
 	ctx, cancel := context.WithTimeoutCause(ctx, d.flags.timeout, errDemoTimeout)
 	defer cancel()
+	if d.installation, err = installationOf(d.home); err != nil {
+		return err
+	}
 	d.view = d.newView()
 	defer d.view.Close()
 
@@ -145,7 +151,7 @@ func (d *demo) newView() *demoview.View {
 	out := d.app.stdout
 	opt := demoview.Options{
 		Out: out, Terminal: terminal(out) && os.Getenv("TERM") != "dumb" && !d.flags.plain,
-		Width: func() int { return width(out) }, Color: colours(out), ASCII: !unicodeLocale(), Trim: "tasuki-",
+		Width: func() int { return width(out) }, Color: colours(out), ASCII: !unicodeLocale(), Trim: "tasuki-demo-" + d.installation + "-",
 	}
 	return demoview.New(opt)
 }

@@ -49,6 +49,7 @@ type View struct {
 	runners []*line // in the order in which they began
 	jobs    []Job
 	waits   string // what the pool waits for
+	said    string // and what was last said of it
 }
 
 // line is one runner.
@@ -174,7 +175,9 @@ func (v *View) Emit(e event.Event) {
 			v.moved(e)
 		}
 	case event.PoolWaits:
-		if v.waits != e.Reason && !v.opt.Terminal && !v.closed {
+		// Before the first runner it waits for the image, which was just told.
+		if v.said != e.Reason && !v.opt.Terminal && !v.closed && len(v.runners) > 0 {
+			v.said = e.Reason
 			v.note("pool", "waits: "+plain(e.Reason))
 		}
 		v.waits = e.Reason
