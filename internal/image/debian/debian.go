@@ -30,19 +30,22 @@
 // # Boot time
 //
 // From the start of QEMU 7.2 under emulation (2 cores) to an answered SSH command
-// it was 39 s with Debian's own kernel, initrd and services, and is 5 to 6 s:
+// it was 39 s with Debian's own kernel, initrd and services, and is 5 to 6 s. The
+// parts were measured one after the other, once each on a busy machine; the last
+// one contains up to 5 s of the client's own waiting:
 //
 //   - 13 s fewer by a small initrd of our own (klibc's shell, eight drivers, no udev);
 //   - 7 s fewer by an uncompressed kernel, which QEMU enters directly (PVH);
 //   - 7 s fewer by starting nothing but the journal, the login keys, udhcpc and
 //     sshd (no udev, networkd, logind, getty, timers, generators);
-//   - 5 s fewer by kernel arguments (see cmdline), above all no mitigations, no
+//   - 6 s fewer by kernel arguments (see cmdline), above all no mitigations, no
 //     zeroing of fresh pages and no security modules: a guest serves one job.
 //
 // QEMU does its part with -M q35,hpet=off,usb=off,smbus=off,sata=off,i8042=off,
 // vmport=off -cpu max -smp 2 -nodefaults, virtio disk and network without option
 // ROMs. One processor, an older CPU model, machine "pc" and a larger translation
-// buffer were slower or no faster; machine "microvm" has no SMBIOS.
+// buffer were slower or no faster; machine "microvm" has no SMBIOS. No arm64 guest
+// has been built or booted yet.
 package debian
 
 import (
