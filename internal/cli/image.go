@@ -3,7 +3,10 @@ package cli
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -27,20 +30,13 @@ func newImageLs(a *app) *cobra.Command {
 		Short: "List the images that are on this host",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			s, err := store.Open(imagesDir(a.home))
-			if err != nil {
-				return err
-			}
-			images, err := s.List()
+			images, err := a.images()
 			if err != nil {
 				return err
 			}
 			if asJSON {
 				enc := json.NewEncoder(a.stdout)
 				enc.SetIndent("", "  ")
-				if images == nil {
-					images = []image.Local{}
-				}
 				return enc.Encode(images)
 			}
 			style := statusStyle{width: width(a.stdout), colour: colours(a.stdout)}
@@ -54,6 +50,20 @@ func newImageLs(a *app) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	return cmd
+}
+
+// images lists what is there, and makes no store where there is none.
+func (a *app) images() ([]image.Local, error) {
+	dir := imagesDir(a.home)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return []image.Local{}, nil
+	}
+	s, err := store.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	images, err := s.List()
+	return append([]image.Local{}, images...), err
 }
 
 func imageRow(img image.Local) []cell {

@@ -232,7 +232,7 @@ func (w *wiring) imagesFor(driver string) (agent.Images, error) {
 		if err != nil {
 			return nil, err
 		}
-		w.images = &registryImages{store: s, log: w.log}
+		w.images = &registryImages{store: s, log: w.log, given: map[string]bool{}}
 	}
 	return w.images, nil
 }

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/mirego/tasuki/internal/base/secret"
 	"github.com/mirego/tasuki/internal/config"
@@ -46,30 +48,63 @@ type registryImages struct {
 	store  *store.Store
 	log    *slog.Logger
 	logins atomic.Pointer[map[string]login] // a reload replaces it
+
+	mu    sync.Mutex
+	given map[string]bool // references that were answered once
 }
 
-// Image asks the registry what ref means and pulls what is missing. A registry
-// that does not answer costs nothing while the image that the reference meant
-// last is here (incident registry-down-cached).
+// resolveTimeout bounds asking what a tag means while there is an answer of
+// earlier to fall back to.
+const resolveTimeout = 15 * time.Second
+
+// Image asks the registry what ref means and pulls what is missing. When the
+// agent has just started and the registry does not answer, the image that the
+// reference meant last serves (incident registry-down-cached); later it is an
+// error, which people see, and the agent keeps what it has.
 func (r *registryImages) Image(ctx context.Context, ref string, progress func(done, total int64)) (image.Local, error) {
 	parsed, err := image.Parse(ref)
 	if err != nil {
 		return image.Local{}, err
 	}
-	img, err := transfer.Pull(ctx, parsed, r.store, r.options(parsed, progress))
-	if err == nil || ctx.Err() != nil || errors.Is(err, image.ErrNotInRegistry) {
-		return img, err
+	last, there := r.last(parsed)
+	img, err := r.newest(ctx, parsed, last, there, progress)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil && ctx.Err() == nil && there && !r.given[ref] {
+		r.log.Warn("registry does not answer; the image that it named last is used", "image", ref, "digest", last.Digest, "err", err)
+		img, err = last, nil
 	}
-	digest, resolveErr := r.store.Resolve(parsed)
-	if resolveErr != nil {
-		return image.Local{}, err
+	if err == nil {
+		r.given[ref] = true
 	}
-	img, getErr := r.store.Get(digest)
-	if getErr != nil {
-		return image.Local{}, err
+	return img, err
+}
+
+// newest returns what the registry says. While there is an image to fall back
+// to it gives up soon: no runner has to wait for a registry that is down.
+func (r *registryImages) newest(ctx context.Context, ref image.Ref, last image.Local, there bool, progress func(done, total int64)) (image.Local, error) {
+	opt := r.options(ref, progress)
+	if there {
+		opt.Tries = 1
+		short, cancel := context.WithTimeoutCause(ctx, resolveTimeout, errors.New("the registry does not answer"))
+		digest, err := transfer.Resolve(short, ref, opt)
+		cancel()
+		if err != nil || digest == last.Digest {
+			return last, err
+		}
+		opt.Tries = 0
 	}
-	r.log.Warn("registry does not answer; the image that it named last is used", "image", ref, "digest", digest, "err", err)
-	return img, nil
+	return transfer.Pull(ctx, ref, r.store, opt)
+}
+
+// last returns the image that ref meant when the registry was last asked.
+func (r *registryImages) last(ref image.Ref) (image.Local, bool) {
+	digest, err := r.store.Resolve(ref)
+	if err != nil {
+		return image.Local{}, false
+	}
+	img, err := r.store.Get(digest)
+	return img, err == nil
 }
 
 func (r *registryImages) options(ref image.Ref, progress func(done, total int64)) transfer.Options {
