@@ -151,8 +151,11 @@ func filesBelow(dir, pattern string) (found []string, err error) {
 	return found, err
 }
 
+// names begins the name of every guest and runner of this demo's folder.
+func (d *demo) names() string { return "tasuki-demo-" + d.installation + "-" }
+
 // processes returns those that work for this demo: all whose command line
-// names its folder or its emulator, but for this one. It reads /proc.
+// names one of its guests, their folder, or its emulator. It reads /proc.
 func (d *demo) processes() ([]string, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -169,7 +172,7 @@ func (d *demo) processes() ([]string, error) {
 			continue // it ended, or is the kernel's
 		}
 		words := string(bytes.ReplaceAll(line, []byte{0}, []byte{' '}))
-		ofGuests := strings.Contains(words, d.path("guests")+"/")
+		ofGuests := strings.Contains(words, d.names()) || strings.Contains(words, d.path("guests")+"/")
 		isRelay := strings.Contains(words, " "+relayName+" "+d.address)
 		if ofGuests || isRelay {
 			name, _, _ := strings.Cut(words, " ")

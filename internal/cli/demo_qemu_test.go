@@ -117,10 +117,15 @@ func needsQEMU(t *testing.T) {
 // noProcessOf fails if a process works in the demo's folder.
 func noProcessOf(t *testing.T, home string) {
 	t.Helper()
+	installation, err := os.ReadFile(filepath.Join(home, "installation"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []byte("tasuki-demo-" + strings.TrimSpace(string(installation)) + "-")
 	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, path := range lines {
 		b, err := os.ReadFile(path)
-		if err == nil && bytes.Contains(b, []byte(filepath.Join(home, "guests")+"/")) {
+		if err == nil && (bytes.Contains(b, names) || bytes.Contains(b, []byte(filepath.Join(home, "guests")+"/"))) {
 			t.Errorf("left behind: %s", bytes.ReplaceAll(b, []byte{0}, []byte{' '}))
 		}
 	}

@@ -151,7 +151,7 @@ func (d *demo) newView() *demoview.View {
 	out := d.app.stdout
 	opt := demoview.Options{
 		Out: out, Terminal: terminal(out) && os.Getenv("TERM") != "dumb" && !d.flags.plain,
-		Width: func() int { return width(out) }, Color: colours(out), ASCII: !unicodeLocale(), Trim: "tasuki-demo-" + d.installation + "-",
+		Width: func() int { return width(out) }, Color: colours(out), ASCII: !unicodeLocale(), Trim: d.names(),
 	}
 	return demoview.New(opt)
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/cli/demoview"
 	"github.com/mirego/tasuki/internal/emulator"
 	"github.com/mirego/tasuki/internal/emulator/workflow"
@@ -163,4 +165,37 @@ func TestViewJobsSaysWhatAJobWaitsFor(t *testing.T) {
 	if diff := cmp.Diff(want, viewJobs(state)); diff != "" {
 		t.Errorf("jobs (-want +got):\n%s", diff)
 	}
+}
+
+// QEMU's command line names its guest but not the folder that it lies in.
+func TestDemoFindsItsProcesses(t *testing.T) {
+	if _, err := os.ReadDir("/proc/self"); err != nil {
+		t.Skip("the demo's processes are found in /proc, which is not here")
+	}
+	d := &demo{installation: "abc234", home: t.TempDir(), address: "127.0.0.1:1"}
+	if found, err := d.processes(); err != nil || len(found) != 0 {
+		t.Fatalf("before: %v, %v", found, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := proc.Run(ctx, proc.Cmd{Path: "sh", Args: []string{"-c", "sleep 600; true", d.names() + "demo-x"}})
+		ended <- err
+	}()
+	for {
+		found, err := d.processes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found) == 1 && strings.HasPrefix(found[0], "sh (") {
+			break
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("the process ended: %v", err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	cancel()
+	<-ended
 }
