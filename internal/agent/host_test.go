@@ -42,11 +42,13 @@ const installation = "abc123"
 // runHost keeps runners until SIGTERM (drain and end) or SIGINT (end now).
 func runHost(home string) int {
 	bomb := newBomb(os.Getenv("TASUKI_TEST_KILL"))
-	opt, err := hostOptions(home, os.Getenv("TASUKI_TEST_URL"), bomb)
+	opt, err := hostOptions(home, os.Getenv("TASUKI_TEST_URL"), os.Getenv("TASUKI_TEST_PROGRAM"), fake.Faults{})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
+	opt.Journal, opt.Events = bombedJournal{opt.Journal, bomb}, bomb
+	opt.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	a, err := agent.New(opt)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -75,8 +77,8 @@ func runHost(home string) int {
 }
 
 // hostOptions is a host of two slots whose guests are folders and processes.
-func hostOptions(home, url string, b *bomb) (agent.Options, error) {
-	driver, err := fake.New(fake.Options{Dir: filepath.Join(home, "guests"), Installation: installation, Prefix: "tasuki"})
+func hostOptions(home, url, program string, faults fake.Faults) (agent.Options, error) {
+	driver, err := fake.New(fake.Options{Dir: filepath.Join(home, "guests"), Installation: installation, Prefix: "tasuki", Faults: faults})
 	if err != nil {
 		return agent.Options{}, err
 	}
@@ -88,14 +90,13 @@ func hostOptions(home, url string, b *bomb) (agent.Options, error) {
 	if err != nil {
 		return agent.Options{}, err
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	return agent.Options{
-		Host: "test", Installation: installation, Home: home, Slots: 2, Log: log,
+		Host: "test", Installation: installation, Home: home, Slots: 2,
 		Tick: 100 * time.Millisecond, Resync: 500 * time.Millisecond,
-		Journal: bombedJournal{j, b}, Events: b, NewKey: noKey,
+		Journal: j, NewKey: noKey,
 		Pools: []agent.Pool{{
 			Spec:   pool.Spec{Name: "fake", Image: "fake", Standby: 1, Labels: []string{"mirego"}, Network: vm.Network{Mode: vm.Isolated}},
-			Driver: driver, Dialer: local.Dialer{}, GitHub: gh, Images: oneImage{os.Getenv("TASUKI_TEST_PROGRAM")},
+			Driver: driver, Dialer: local.Dialer{}, GitHub: gh, Images: oneImage{program},
 		}},
 	}, nil
 }

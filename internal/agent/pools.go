@@ -194,13 +194,13 @@ func (a *Agent) newName(poolName string) string {
 	for i := range b {
 		b[i] = nameLetters[int(b[i])%len(nameLetters)]
 	}
-	return a.ownPrefix() + short(poolName, 16) + "-" + string(b)
+	return strings.Join([]string{short(a.opt.Prefix, 12), short(a.opt.Host, 16), a.opt.Installation, short(poolName, 16), string(b)}, "-")
 }
 
-// ownPrefix begins the name of every runner of this installation, and of no
-// other: hosts of one name do not meet.
-func (a *Agent) ownPrefix() string {
-	return strings.Join([]string{short(a.opt.Prefix, 12), short(a.opt.Host, 16), a.opt.Installation}, "-") + "-"
+// ownName says whether a runner was named by this installation, under any name
+// that its host ever had. Hosts of one name do not meet.
+func (a *Agent) ownName(name string) bool {
+	return strings.HasPrefix(name, short(a.opt.Prefix, 12)+"-") && strings.Contains(name, "-"+a.opt.Installation+"-")
 }
 
 // short makes a word that fits into a guest's name.

@@ -173,7 +173,7 @@ func (a *Agent) removeOrphans(g GitHub, state *scopeState, remotes []runner.Remo
 	now := time.Now()
 	still := map[int64]time.Time{}
 	for _, r := range remotes {
-		if !strings.HasPrefix(r.Name, a.ownPrefix()) || a.keepers[r.Name] != nil {
+		if !a.ownName(r.Name) || a.keepers[r.Name] != nil {
 			continue
 		}
 		since, known := state.orphans[r.ID]

@@ -133,6 +133,9 @@ func (k *keeper) again(ctx context.Context, why string) (runner.State, string, e
 	if err := k.dial(ctx); err != nil {
 		return "", "", err
 	}
+	if err := guest.Stop(ctx, k.channel); err != nil {
+		return "", "", fmt.Errorf("cannot stop the runner program: %w", err)
+	}
 	if err := guest.Reset(ctx, k.channel); err != nil {
 		return "", "", fmt.Errorf("cannot reset the runner program: %w", err)
 	}

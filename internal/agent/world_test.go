@@ -1,9 +1,11 @@
 package agent_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,10 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mirego/tasuki/internal/agent"
+	"github.com/mirego/tasuki/internal/api"
 	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/emulator"
 	"github.com/mirego/tasuki/internal/emulator/workflow"
 	"github.com/mirego/tasuki/internal/journal"
+	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm/fake"
 )
 
@@ -124,6 +129,100 @@ func (w *world) start(kill string) proc.ID {
 		return err == nil || !id.Alive()
 	})
 	return id
+}
+
+// host is an agent in this process.
+type host struct {
+	*agent.Agent
+	opt  agent.Options
+	logs *lockedBuffer
+	end  context.CancelFunc // as a second signal does
+	done chan error
+}
+
+// run runs an agent in this process, with faults of the hypervisor and options
+// changed before.
+func (w *world) run(faults fake.Faults, change func(*agent.Options)) *host {
+	w.t.Helper()
+	opt, err := hostOptions(w.home, w.url, w.program, faults)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	h := &host{logs: &lockedBuffer{}, done: make(chan error, 1)}
+	opt.Log = slog.New(slog.NewTextHandler(h.logs, nil))
+	if change != nil {
+		change(&opt)
+	}
+	if h.Agent, err = agent.New(opt); err != nil {
+		w.t.Fatal(err)
+	}
+	h.opt = opt
+	ctx, end := context.WithCancel(context.Background())
+	h.end = end
+	go func() { h.done <- h.Run(ctx) }()
+	w.t.Cleanup(func() {
+		end()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		for _, p := range opt.Pools {
+			guests, _ := p.Driver.List(ctx)
+			for _, g := range guests {
+				_ = p.Driver.Destroy(ctx, g.Name)
+			}
+		}
+		if w.t.Failed() {
+			w.t.Logf("agent:\n%s", h.logs)
+		}
+	})
+	return h
+}
+
+// finish drains the host and checks that nothing is left.
+func (w *world) finish(h *host) {
+	w.t.Helper()
+	h.Shutdown()
+	select {
+	case err := <-h.done:
+		if err != nil {
+			w.t.Errorf("Run: %v", err)
+		}
+	case <-time.After(patience):
+		w.t.Fatalf("the agent does not end: %+v", h.Status().Runners)
+	}
+	w.nothingLeft()
+}
+
+// runner waits until the host has a runner in a state, and returns it.
+func (w *world) runner(h *host, state runner.State) api.Runner {
+	w.t.Helper()
+	var found api.Runner
+	w.until("a runner is "+string(state), func() bool {
+		for _, r := range h.Status().Runners {
+			if r.State == state {
+				found = r
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // ends waits until a process is gone.

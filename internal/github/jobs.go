@@ -62,6 +62,10 @@ func (c *Client) tell(job *github.WorkflowJob, err error) (runner.Job, bool, err
 	}, true, nil
 }
 
+// clockSlack is how far our clock may be from GitHub's, whose times are whole
+// seconds besides.
+const clockSlack = 5 * time.Minute
+
 // search looks into the runs that are under way, then into those that ended
 // since, the newest first.
 func (c *Client) search(ctx context.Context, name string, since time.Time) (*github.WorkflowJob, error) {
@@ -78,7 +82,7 @@ func (c *Client) search(ctx context.Context, name string, since time.Time) (*git
 			return nil, errNoAnswer
 		}
 		for _, run := range *got.Runs {
-			if run.UpdatedAt != nil && run.GetUpdatedAt().Before(since) && state == "completed" {
+			if run.UpdatedAt != nil && run.GetUpdatedAt().Before(since.Add(-clockSlack)) && state == "completed" {
 				continue
 			}
 			if looked++; looked > maxRuns {
