@@ -164,7 +164,6 @@ func TestElsewhereEachTransitionIsALine(t *testing.T) {
 	a.Failed, a.Failure = true, "connecting: still connecting after 5m0s"
 	move(v, &a, runner.Leaving, 26*time.Second)
 	want := strings.Join([]string{
-		"  0:00.0  image            builds Debian 12",
 		"  0:10.0  image            40 % of 100 MB",
 		"  0:20.0  image            80 % of 100 MB",
 		"  ✓ image      built  25 s",

@@ -81,7 +81,7 @@ func (v *View) columns() int {
 	if v.opt.Width == nil {
 		return 0
 	}
-	return v.opt.Width() - 1
+	return max(0, v.opt.Width()-1)
 }
 
 func (v *View) jobsLine(live int) string {
@@ -113,16 +113,14 @@ type Task struct {
 	parts       bool // done and total are no bytes but thousandths
 }
 
-// Task begins a task; end it with Done or Fail.
+// Task begins a task; end it with Done or Fail. Where there is no live line, it
+// is its end, and what it says meanwhile, that is shown.
 func (v *View) Task(name, doing string) *Task {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now := v.opt.Now()
 	t := &Task{v: v, name: name, doing: doing, begun: now, said: now}
 	v.tasks = append(v.tasks, t)
-	if !v.opt.Terminal {
-		v.note(name, doing)
-	}
 	return t
 }
 

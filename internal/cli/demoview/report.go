@@ -13,6 +13,8 @@ const (
 	// did not succeed.
 	stepLines   = 16
 	failedLines = 80
+	// longest bounds a line of a log where there is no terminal's width.
+	longest = 200
 )
 
 // Left is one kind of thing that a demo must not leave behind.
@@ -70,14 +72,18 @@ func (v *View) reportStep(j Job, s Step) {
 	}
 	head, tail, left := bound(logLines(s.Log), most)
 	rule := "          " + v.paint(dim, v.marks.rule) + " "
+	columns := longest
+	if v.columns() > 40 {
+		columns = v.columns() - 12
+	}
 	for _, line := range head {
-		v.say(rule + line)
+		v.say(rule + cut(line, columns))
 	}
 	if left > 0 {
 		v.say(rule + v.paint(dim, fmt.Sprintf("%s %s left out; the whole log: %s", v.marks.dots, count(left, "line"), j.LogFile)))
 	}
 	for _, line := range tail {
-		v.say(rule + line)
+		v.say(rule + cut(line, columns))
 	}
 }
 

@@ -22,7 +22,8 @@ const (
 // Options say where to show and how.
 type Options struct {
 	Out io.Writer
-	// Terminal says that Out redraws; Width then asks for its columns.
+	// Terminal says that Out redraws; Width then asks for its columns, 0 where
+	// they are not known.
 	Terminal bool
 	Width    func() int
 	Color    bool
