@@ -88,13 +88,15 @@ func cpuArg(arch, accel string) string {
 }
 
 // sandbox forbids QEMU what it never needs. It runs the relays of an isolated
-// guest itself, and only then may it start programs.
+// guest itself, and only then may it start programs. Each begins with setsid,
+// for which elevateprivileges=deny, and =children too, kills it; what they could
+// gain is nothing all the same, since a sandbox sets PR_SET_NO_NEW_PRIVS.
 func (m machine) sandbox() string {
-	spawn := "deny"
+	relays := "deny"
 	if m.NetFD == 0 && len(m.Rec.Network.Forwards) > 0 {
-		spawn = "allow"
+		relays = "allow"
 	}
-	return "on,obsolete=deny,elevateprivileges=deny,spawn=" + spawn + ",resourcecontrol=deny"
+	return "on,obsolete=deny,elevateprivileges=" + relays + ",spawn=" + relays + ",resourcecontrol=deny"
 }
 
 // netdev is the guest's network; network.go says why.
