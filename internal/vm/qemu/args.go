@@ -49,9 +49,7 @@ func (m machine) arguments() []string {
 		"-netdev", m.netdev(),
 		"-device", "virtio-net-pci,netdev=net,romfile=,mac=" + macOf(rec.UUID),
 	}
-	if m.Sandbox {
-		args = append(args, "-sandbox", m.sandbox())
-	}
+	args = append(args, m.sandbox()...)
 	args = append(args, m.credentials()...)
 	return append(args, m.boot()...)
 }
@@ -87,16 +85,15 @@ func cpuArg(arch, accel string) string {
 	}
 }
 
-// sandbox forbids QEMU what it never needs. It runs the relays of an isolated
-// guest itself, and only then may it start programs. Each begins with setsid,
-// for which elevateprivileges=deny, and =children too, kills it; what they could
-// gain is nothing all the same, since a sandbox sets PR_SET_NO_NEW_PRIVS.
-func (m machine) sandbox() string {
-	relays := "deny"
-	if m.NetFD == 0 && len(m.Rec.Network.Forwards) > 0 {
-		relays = "allow"
+// sandbox is QEMU's seccomp filter: it forbids QEMU what it never needs. A
+// guest with forwards runs without: QEMU 7.2 starts their relays itself, and its
+// filter kills each of them between fork and exec even where "spawn=allow" and
+// "elevateprivileges=children" are given.
+func (m machine) sandbox() []string {
+	if !m.Sandbox || m.NetFD == 0 && len(m.Rec.Network.Forwards) > 0 {
+		return nil
 	}
-	return "on,obsolete=deny,elevateprivileges=" + relays + ",spawn=" + relays + ",resourcecontrol=deny"
+	return []string{"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"}
 }
 
 // netdev is the guest's network; network.go says why.

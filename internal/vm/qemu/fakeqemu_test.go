@@ -3,7 +3,9 @@ package qemu
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -29,6 +31,8 @@ func TestMain(m *testing.M) {
 		err = fakeQEMU(os.Args[1:])
 	case "qemu-img":
 		err = os.WriteFile(os.Args[len(os.Args)-2], []byte("a disk"), 0o600)
+	case "relay":
+		err = relay(os.Args[len(os.Args)-1])
 	case "caller":
 		err = caller(os.Args[1])
 	default:
@@ -38,6 +42,22 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "qemu-system-fake: %v\n", err)
 		os.Exit(1)
 	}
+}
+
+// relay connects its stdin and stdout to an address, until both have ended.
+func relay(addr string) error {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	back := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(os.Stdout, conn)
+		back <- err
+	}()
+	_, err = io.Copy(conn, os.Stdin)
+	return errors.Join(err, conn.(*net.TCPConn).CloseWrite(), <-back)
 }
 
 var hostfwd = regexp.MustCompile(`hostfwd=tcp:([0-9.:]+)-:22`)
