@@ -41,7 +41,8 @@ func (d *demo) newAgent() (*agent.Agent, error) {
 	spec := pool.Spec{
 		Name: "demo", Image: d.image.Ref.String(), Driver: "qemu", Scope: "octo/demo", Labels: append([]string{"demo"}, d.flags.labels...),
 		MemoryMiB: 1024, Standby: d.flags.slots, MaxJob: d.flags.timeout, WorkFolder: "_work",
-		Network: vm.Network{Mode: vm.Isolated, Forwards: []vm.Forward{{Guest: guestGitHub + ":80", Host: d.address}}},
+		Deadlines: map[runner.State]time.Duration{runner.Connecting: 3 * time.Minute, runner.Registering: 90 * time.Second},
+		Network:   vm.Network{Mode: vm.Isolated, Forwards: []vm.Forward{{Guest: guestGitHub + ":80", Host: d.address}}},
 	}
 	d.demand.slots = d.flags.slots
 	return agent.New(agent.Options{
@@ -86,21 +87,22 @@ func (d *demo) runJobs(ctx, serve context.Context, claim *daemon.Claim) (err err
 	d.view.SetJobs(viewJobs(state))
 
 	life, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	ran := make(chan error, 1)
-	go func() { ran <- d.agent.Run(life) }()
-	err = d.follow(ctx, watch, ran)
-	if err == nil {
-		err = d.settle(ctx, ran)
-		return err
+	ended := make(chan struct{})
+	var agentErr error
+	go func() {
+		defer close(ended)
+		agentErr = d.agent.Run(life)
+	}()
+	if err = d.follow(ctx, watch, ended); err == nil {
+		err = d.settle(ctx, ended)
 	}
 	end(err)
-	<-ran
-	return err
+	<-ended
+	return errors.Join(err, agentErr)
 }
 
 // follow watches the jobs until all have ended.
-func (d *demo) follow(ctx context.Context, watch <-chan struct{}, ran chan error) error {
+func (d *demo) follow(ctx context.Context, watch, ended <-chan struct{}) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -119,9 +121,8 @@ func (d *demo) follow(ctx context.Context, watch <-chan struct{}, ran chan error
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case err := <-ran:
-			ran <- err
-			return errors.Join(errors.New("the agent ended before the jobs"), err)
+		case <-ended:
+			return errors.New("the agent ended before the jobs")
 		case <-watch:
 		case <-tick.C:
 		}
@@ -130,16 +131,17 @@ func (d *demo) follow(ctx context.Context, watch <-chan struct{}, ran chan error
 
 // hopeless says when so many runners failed that another will too.
 func (d *demo) hopeless() error {
-	var failures []string
+	count, last := 0, runner.Record{}
 	for _, rec := range d.view.Records() {
 		if rec.Failed && rec.Job.ID == 0 && !wasBusy(rec) {
-			failures = append(failures, rec.Failure)
+			count, last = count+1, rec
 		}
 	}
-	if len(failures) < demoFailures {
+	if count < demoFailures {
 		return nil
 	}
-	return fmt.Errorf("%d runners failed before they had a job, the last: %s", len(failures), failures[len(failures)-1])
+	return fmt.Errorf("%d runners failed before they had a job, the last: %s; its program's log, if it has one: %s",
+		count, last.Failure, d.agent.LogPath(last.Name))
 }
 
 func wasBusy(rec runner.Record) bool {
@@ -147,14 +149,14 @@ func wasBusy(rec runner.Record) bool {
 }
 
 // settle lets the last runners leave as they would on any day.
-func (d *demo) settle(ctx context.Context, ran chan error) error {
+func (d *demo) settle(ctx context.Context, ended <-chan struct{}) error {
 	d.demand.set(0)
 	limit, cancel := context.WithTimeoutCause(ctx, demoSettle, fmt.Errorf("the last runners did not leave within %s", demoSettle))
 	defer cancel()
 	d.agent.Shutdown()
 	select {
-	case err := <-ran:
-		return err
+	case <-ended:
+		return nil
 	case <-limit.Done():
 		return context.Cause(limit)
 	}

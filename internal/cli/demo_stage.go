@@ -36,7 +36,7 @@ const (
 	// demoSettle bounds how long the last runners may take to leave by themselves.
 	demoSettle = 90 * time.Second
 	// demoFailures is how many runners may fail before the demo gives up.
-	demoFailures = 4
+	demoFailures = 3
 )
 
 // demo is one demo from its lock to its report.
