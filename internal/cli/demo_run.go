@@ -172,6 +172,7 @@ func (d *demo) finish(ctx context.Context, jobsErr error) error {
 	if interrupted {
 		d.view.Say("Stopping: every guest and registration is taken away. Ctrl-C again quits at once.")
 	}
+	jobs := viewJobs(d.github.State()) // as they were, not as taking away leaves them
 	errs := []error{d.takeAway(patient, jobsErr)}
 	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), demoLook)
 	defer cancel()
@@ -179,7 +180,7 @@ func (d *demo) finish(ctx context.Context, jobsErr error) error {
 	d.view.Close()
 	if !interrupted {
 		report.Runners = d.view.Records()
-		report.Jobs = viewJobs(d.github.State())
+		report.Jobs = jobs
 		if err := keepLogs(d.path("jobs"), report.Jobs); err != nil {
 			d.log.Warn("logs not kept", "err", err)
 		}

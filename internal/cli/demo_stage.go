@@ -47,6 +47,12 @@ type demo struct {
 	labels    []string
 	workflows []*workflow.Workflow
 
+	// open and bring are how guests and their image come about, and advertise
+	// is where guests reach GitHub; tests have other ways.
+	open      func() (*demoHost, error)
+	bring     func(ctx, serve context.Context) error
+	advertise string
+
 	log          *slog.Logger
 	view         *demoview.View
 	events       event.Bus
@@ -124,7 +130,7 @@ func (d *demo) outcome(ctx context.Context, err error, logFile string) error {
 // stage brings everything up, runs the jobs, and takes everything away again.
 func (d *demo) stage(ctx context.Context, claim *daemon.Claim) (err error) {
 	d.view.Say("Tasuki demo: GitHub Actions jobs, each in a fresh virtual machine on this host.\n")
-	if d.host, err = d.openHost(); err != nil {
+	if d.host, err = d.open(); err != nil {
 		return err
 	}
 	if err := d.removeLeftovers(ctx); err != nil {
@@ -136,7 +142,7 @@ func (d *demo) stage(ctx context.Context, claim *daemon.Claim) (err error) {
 	if err := d.serveGitHub(serve); err != nil {
 		return err
 	}
-	if err := d.bringImage(ctx, serve); err != nil {
+	if err := d.bring(ctx, serve); err != nil {
 		return err
 	}
 	err = d.runJobs(ctx, serve, claim)
@@ -189,7 +195,7 @@ func (d *demo) serveGitHub(stop context.Context) error {
 	task := d.view.Task("github", "starts GitHub's stand-in")
 	d.token = secret.New(rand.Text())
 	d.github = emulator.New(emulator.Options{
-		AdvertiseURL: "http://" + guestGitHub, Token: d.token, Log: d.log.With("part", "emulator"),
+		AdvertiseURL: d.advertise, Token: d.token, Log: d.log.With("part", "emulator"),
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
