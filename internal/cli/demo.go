@@ -94,7 +94,10 @@ func (a *app) demo(ctx context.Context, f demoFlags, files []string) error {
 	}
 	ctx, stop := demoSignals(ctx, a)
 	defer stop()
-	d := &demo{app: a, flags: f, home: home, labels: labels, workflows: workflows, advertise: "http://" + guestGitHub}
+	d := &demo{
+		app: a, flags: f, home: home, labels: labels, workflows: workflows,
+		advertise: "http://" + guestGitHub, demand: jobDemand{slots: f.slots},
+	}
 	d.open, d.bring = d.openHost, d.bringImage
 	return d.run(ctx)
 }

@@ -44,7 +44,7 @@ func fakeDemo(t *testing.T, text, flags string) (*demo, *bytes.Buffer) {
 	out := new(bytes.Buffer)
 	d := &demo{
 		app: &app{stdout: out, stderr: out, logLevel: "debug"}, home: filepath.Join(t.TempDir(), "home"),
-		flags: demoFlags{slots: 2, timeout: time.Minute}, labels: demoLabels(nil), workflows: []*workflow.Workflow{w},
+		flags: demoFlags{slots: 2, timeout: time.Minute}, labels: demoLabels(nil), workflows: []*workflow.Workflow{w}, demand: jobDemand{slots: 2},
 	}
 	d.open = func() (*demoHost, error) {
 		h := &demoHost{dialer: local.Dialer{}, newKey: ssh.NewKey}
@@ -137,8 +137,5 @@ func TestDemoThatTakesTooLong(t *testing.T) {
 func (d *demo) demandLeft() int {
 	d.demand.mu.Lock()
 	defer d.demand.mu.Unlock()
-	if d.demand.slots == 0 {
-		return -1
-	}
 	return d.demand.left
 }

@@ -44,7 +44,6 @@ func (d *demo) newAgent() (*agent.Agent, error) {
 		Deadlines: map[runner.State]time.Duration{runner.Connecting: 3 * time.Minute, runner.Registering: 90 * time.Second},
 		Network:   vm.Network{Mode: vm.Isolated, Forwards: []vm.Forward{{Guest: guestGitHub + ":80", Host: d.address}}},
 	}
-	d.demand.slots = d.flags.slots
 	return agent.New(agent.Options{
 		Host: "demo", Installation: d.installation, Version: versionName(), Home: d.home, Slots: d.flags.slots,
 		DrainTimeout: demoSettle, Tick: 500 * time.Millisecond, Resync: 5 * time.Second,
