@@ -202,7 +202,7 @@ func TestReport(t *testing.T) {
 				Queued: at, Started: at.Add(7 * time.Second), Completed: at.Add(8 * time.Second),
 				Steps: []Step{
 					{Name: "Run make", Conclusion: "success", Took: time.Second, Log: long.String()},
-					{Name: "Run test", Conclusion: "failure", Took: time.Second, Log: "2026-11-23T20:00:00.1Z \x1b[31mred\x1b[0m\x1b]0;title\x07 \x1b[2Jwiped\ttab\a\n"},
+					{Name: "Run test", Conclusion: "failure", Took: time.Second, Log: "2026-11-23T20:00:00.1Z \x1b[31mred\x1b[0m\x1b]0;title\x07 \x1b[2Jwiped\ttab\a\n2026-11-23T20:00:00.1Z ##[error]it is 41\n"},
 				}},
 			{ID: 2, Name: "deploy", Run: "relay", Status: "completed", Conclusion: "skipped", Reason: "the job that it needs failed"},
 		},
@@ -213,7 +213,7 @@ func TestReport(t *testing.T) {
 	for _, want := range []string{
 		"Jobs of relay\n\n  ✗ build                     failure, queued → started 7.0 s, ran 1.0 s, on demo-1\n      ✓ Run make ",
 		"          │ line 3\n          │ … 84 lines left out; the whole log: /tmp/build.log\n          │ line 88\n",
-		"          │ red wiped    tab\n",
+		"          │ red wiped    tab\n          │ it is 41\n",
 		"  – deploy                    skipped, the job that it needs failed\n",
 		"                   image credential guest channel runner   job leave shutdown delete again    all  did\n",
 		"  demo-1             1.0        1.0   1.0     1.0    2.0   2.0   1.0      1.0    1.0   0.5   11.0  \"build\"\n",

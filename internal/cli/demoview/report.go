@@ -77,14 +77,24 @@ func (v *View) reportStep(j Job, s Step) {
 		columns = v.columns() - 12
 	}
 	for _, line := range head {
-		v.say(rule + cut(line, columns))
+		v.say(rule + v.logLine(cut(line, columns)))
 	}
 	if left > 0 {
 		v.say(rule + v.paint(dim, fmt.Sprintf("%s %s left out; the whole log: %s", v.marks.dots, count(left, "line"), j.LogFile)))
 	}
 	for _, line := range tail {
-		v.say(rule + cut(line, columns))
+		v.say(rule + v.logLine(cut(line, columns)))
 	}
+}
+
+// logLine paints the lines that a runner marks.
+func (v *View) logLine(line string) string {
+	for mark, color := range map[string]string{"##[error]": red, "##[warning]": yellow, "##[notice]": cyan} {
+		if text, ok := strings.CutPrefix(line, mark); ok {
+			return v.paint(color, text)
+		}
+	}
+	return line
 }
 
 // reportRunners writes the table of the ten steps.
