@@ -68,7 +68,7 @@ var thirdParty = map[string][]string{
 	"github.com/coder/websocket":              {"emulator"},
 	"github.com/distribution/distribution/v3": {"registry"},
 	"github.com/goccy/go-yaml":                {"config"},
-	"github.com/golang-jwt/jwt/v5":            {"emulator"},
+	"github.com/golang-jwt/jwt/v5":            {"emulator", "github"},
 	"github.com/google/go-cmp":                {"vm/vmtest", "guest/guesttest"},
 	"github.com/google/go-containerregistry":  {"image/transfer"},
 	"github.com/google/go-github/v82":         {"github"},

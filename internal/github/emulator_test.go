@@ -21,7 +21,8 @@ func withEmulator(t *testing.T, scope string, opt emulator.Options) (*github.Cli
 	e := emulator.New(opt)
 	c, err := github.New(github.Options{
 		URL: "http://127.0.0.1:1", Scope: scope, HTTP: emulator.Transport{Handler: e.Handler()},
-		Token: func(context.Context) (secret.String, error) { return secret.New(token), nil },
+		Token:  func(context.Context) (secret.String, error) { return secret.New(token), nil },
+		Random: func() float64 { return 0 },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,11 +1,9 @@
 package github
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -19,19 +17,6 @@ import (
 // the REST API".
 const unsaidPause = time.Minute
 
-// LimitError says that GitHub wants to be left alone for a while.
-type LimitError struct {
-	After time.Duration // from when the error was made; never negative
-	What  string        // in GitHub's words
-}
-
-func (e *LimitError) Error() string {
-	return fmt.Sprintf("GitHub asks to wait %s: %s", e.After.Round(time.Second), e.What)
-}
-
-// RetryAfter is how long no request shall be sent.
-func (e *LimitError) RetryAfter() time.Duration { return e.After }
-
 // explain turns an error of a request into one of ours, about what was to be
 // done ("list the runners").
 func (c *Client) explain(doing string, err error) error {
@@ -42,11 +27,14 @@ func (c *Client) explain(doing string, err error) error {
 }
 
 func (c *Client) meaning(err error) error {
-	if limit := c.limit(err); limit != nil {
-		return limit
+	if limit, ok := errors.AsType[*LimitError](err); ok {
+		return limit // without the address of a call that only wanted a token
 	}
 	res := reply(err)
 	if res == nil {
+		if hint := networkHint(err); hint != "" {
+			return fmt.Errorf("%w: %s", err, hint)
+		}
 		return err
 	}
 	what := words(err, res)
@@ -61,49 +49,6 @@ func (c *Client) meaning(err error) error {
 			runner.ErrDenied, what, c.scope.name, c.scope.needs)
 	}
 	return errors.New(what)
-}
-
-// limit returns the pause that GitHub asks for, or nil.
-func (c *Client) limit(err error) error {
-	if e, ok := errors.AsType[*github.RateLimitError](err); ok {
-		return &LimitError{max(0, e.Rate.Reset.Sub(c.now())), "the hour's requests are used up"}
-	}
-	if e, ok := errors.AsType[*github.AbuseRateLimitError](err); ok {
-		pause := unsaidPause
-		if e.RetryAfter != nil {
-			pause = max(0, *e.RetryAfter)
-		}
-		return &LimitError{pause, cmp.Or(e.Message, "too many requests")}
-	}
-	res := reply(err)
-	if res == nil {
-		return nil
-	}
-	pause, said := c.pause(res)
-	switch {
-	case res.StatusCode == http.StatusTooManyRequests,
-		said && (res.StatusCode == http.StatusForbidden || res.StatusCode == http.StatusServiceUnavailable):
-		return &LimitError{pause, words(err, res)}
-	}
-	return nil
-}
-
-// pause reads the headers that say how long to wait.
-func (c *Client) pause(res *http.Response) (_ time.Duration, said bool) {
-	if after := res.Header.Get("Retry-After"); after != "" {
-		if n, err := strconv.Atoi(after); err == nil {
-			return max(0, time.Duration(n)*time.Second), true
-		}
-		if at, err := http.ParseTime(after); err == nil {
-			return max(0, at.Sub(c.now())), true
-		}
-	}
-	if res.Header.Get("X-Ratelimit-Remaining") == "0" {
-		if n, err := strconv.ParseInt(res.Header.Get("X-Ratelimit-Reset"), 10, 64); err == nil {
-			return max(0, time.Unix(n, 0).Sub(c.now())), true
-		}
-	}
-	return unsaidPause, false
 }
 
 // status returns the HTTP status of an error's reply; 0: there was none.

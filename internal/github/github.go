@@ -1,24 +1,34 @@
 // Package github registers runners with GitHub and asks what it knows of them,
 // over its REST API.
 //
-// A Client speaks for one scope: a repository, an organisation or an
-// enterprise, at github.com, a GitHub Enterprise Server or Tasuki's emulator.
-// It stores nothing but what it may forget: the ids of runner groups, where it
-// found a job, the token for a minute.
+// An Account is one credential at one GitHub: github.com, a GitHub Enterprise
+// Server or Tasuki's emulator. Its credential is a personal access token or the
+// key of a GitHub App. A Client is one scope of an account: a repository, an
+// organisation or an enterprise. Both store nothing but what they may forget:
+// tokens until they expire, the ids of runner groups and installations, where a
+// job was found, the quota that GitHub told last.
 //
-// It never repeats a call by itself: whoever calls knows whether trying again
-// makes sense, and an error says when (RetryAfter). What GitHub has answered is
-// taken for an answer only if it is one: an empty reply, or a page of a proxy,
-// is an error and never "no runners". A 404 about one runner counts as "GitHub
-// does not know it" only while GitHub still lets us see the scope, since that
-// is also its word for a token that lost its rights.
+// It never repeats a call by itself, with one exception: a call that GitHub
+// refused with 401 is sent once more if there is another token to send.
+// Whoever calls knows whether trying again makes sense, and an error says when
+// (RetryAfter). While GitHub wants to be left alone, or has failed several
+// times in a row, a gate is shut: calls fail at once with a LimitError and
+// nothing is sent. Scopes that share a token share its gate.
+//
+// What GitHub has answered is taken for an answer only if it is one: an empty
+// reply, or a page of a proxy, is an error and never "no runners". A 404 about
+// one runner counts as "GitHub does not know it" only while GitHub still lets
+// us see the scope, since that is also its word for a token that lost its
+// rights.
 package github
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -34,49 +44,52 @@ import (
 // callTimeout bounds one request with its reply.
 const callTimeout = 30 * time.Second
 
-// Options configure a Client.
+// Options configure an Account.
 type Options struct {
 	// URL is what a person calls GitHub: https://github.com, the address of a
 	// GitHub Enterprise Server, or of an emulator. Empty: https://github.com.
 	// Plain http is for this very machine only.
 	URL string
-	// Scope is "owner/repository", "organisation" or "enterprises/name".
+	// Scope is "owner/repository", "organisation" or "enterprises/name". New
+	// wants one; an Account is asked for each by itself.
 	Scope string
-	// Token gives the credential. It is asked again after a minute, or when
-	// GitHub refuses the one before. Nil: none, as an emulator may allow.
+	// Token gives a personal access token, or any other that GitHub takes. It is
+	// asked again after a minute, so that a new one is picked up, and when GitHub
+	// refuses the one before. Nil, and no App: no token, as an emulator may allow.
 	Token func(context.Context) (secret.String, error)
-	// HTTP carries the requests; nil: http.DefaultTransport.
+	// App is a GitHub App, instead of Token.
+	App *App
+	// HTTP carries the requests; nil: http.DefaultTransport. See NewHTTP.
 	HTTP http.RoundTripper
 	// UserAgent names us to GitHub; empty: "tasuki".
 	UserAgent string
 	Log       *slog.Logger     // nil: slog.Default
 	Now       func() time.Time // nil: time.Now
+	// Random gives values in [0, 1) that spread out when hosts return after a
+	// limit; nil: math/rand/v2.
+	Random func() float64
 }
 
-// Client is one scope of GitHub. Its methods may be called at the same time;
-// each request ends after 30 s. Errors: runner.ErrDenied where our credential
-// or its rights do not suffice, with the permission that does; an error with a
-// method RetryAfter() time.Duration where GitHub wants to be left alone.
-type Client struct {
-	api   *github.Client
-	scope scope
-	log   *slog.Logger
-	now   func() time.Time
+// Account is one credential at one GitHub. Its methods may be called at the
+// same time.
+type Account struct {
+	opt  Options
+	base *url.URL
+	log  *slog.Logger
+	now  func() time.Time
 
-	mu     sync.Mutex
-	groups map[string]int64 // id by name in lower case
-	found  map[string]place // where a runner's job is, by the runner's name
+	mu         sync.Mutex
+	identities map[string]*identity // by owner for an App, "" for a token
 }
 
-// New checks the options and sends nothing.
-func New(opt Options) (*Client, error) {
-	s, err := parseScope(opt.Scope)
-	if err != nil {
-		return nil, err
-	}
+// NewAccount checks the options and sends nothing.
+func NewAccount(opt Options) (*Account, error) {
 	base, err := apiURL(opt.URL)
 	if err != nil {
 		return nil, err
+	}
+	if opt.App != nil && (opt.Token != nil || opt.App.ID == "" || opt.App.Key == nil) {
+		return nil, errors.New("cannot use a GitHub App without its id and key, or beside a token")
 	}
 	if opt.HTTP == nil {
 		opt.HTTP = http.DefaultTransport
@@ -87,18 +100,61 @@ func New(opt Options) (*Client, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	api := github.NewClient(&http.Client{Transport: &transport{
-		next: opt.HTTP, source: opt.Token, host: base.Host, scheme: base.Scheme, now: opt.Now,
-	}})
-	api.BaseURL = base
-	api.UserAgent = "tasuki"
-	if opt.UserAgent != "" {
-		api.UserAgent = opt.UserAgent
+	if opt.Random == nil {
+		opt.Random = rand.Float64
 	}
+	opt.UserAgent = cmp.Or(opt.UserAgent, "tasuki")
+	return &Account{opt: opt, base: base, log: opt.Log, now: opt.Now, identities: map[string]*identity{}}, nil
+}
+
+// Client is one scope of an Account. Its methods may be called at the same
+// time; each request ends after 30 s. Errors: runner.ErrDenied where our
+// credential or its rights do not suffice, with the permission that does; an
+// error with a method RetryAfter() time.Duration where GitHub wants to be left
+// alone.
+type Client struct {
+	account *Account
+	api     *github.Client
+	id      *identity
+	scope   scope
+	log     *slog.Logger
+	now     func() time.Time
+
+	mu     sync.Mutex
+	groups map[string]int64 // id by name in lower case
+	found  map[string]place // where a runner's job is, by the runner's name
+}
+
+// New returns the client of the one scope that the options name. It sends
+// nothing.
+func New(opt Options) (*Client, error) {
+	a, err := NewAccount(opt)
+	if err != nil {
+		return nil, err
+	}
+	return a.Scope(opt.Scope)
+}
+
+// Scope returns the client of a scope; it sends nothing. Clients of one
+// account share its tokens and limits.
+func (a *Account) Scope(name string) (*Client, error) {
+	s, err := parseScope(name)
+	if err != nil {
+		return nil, err
+	}
+	id := a.identityOf(s)
 	return &Client{
-		api: api, scope: s, log: opt.Log, now: opt.Now,
+		account: a, api: a.client(id), id: id, scope: s, log: a.log, now: a.now,
 		groups: map[string]int64{}, found: map[string]place{},
 	}, nil
+}
+
+// client returns a go-github client that speaks as an identity; nil: as nobody.
+func (a *Account) client(id *identity) *github.Client {
+	api := github.NewClient(&http.Client{Transport: &transport{next: a.opt.HTTP, id: id, scheme: a.base.Scheme, host: a.base.Host}})
+	api.BaseURL, api.UserAgent = a.base, a.opt.UserAgent
+	api.DisableRateLimitCheck = true // the gate does that, with our clock
+	return api
 }
 
 // apiURL returns the root of the REST API, ending in a slash. Source:
@@ -154,18 +210,17 @@ func parseScope(name string) (scope, error) {
 		"it needs the repository permission Administration: read and write (a classic token: repo)"}, nil
 }
 
+// owner is whose scope it is: the user, organisation or enterprise, in lower case.
+func (s scope) owner() string {
+	parts := strings.Split(strings.ToLower(s.path), "/")
+	return parts[1]
+}
+
+func (s scope) enterprise() bool { return strings.HasPrefix(s.path, "enterprises/") }
+
 // call sends one request below the scope and decodes the reply into v; path
-// begins with a slash. The error is go-github's own.
+// begins with a slash. The error is go-github's own, or a LimitError while the
+// gate is shut.
 func (c *Client) call(ctx context.Context, method, path string, body, v any) (*github.Response, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errors.New("GitHub does not answer in time"))
-	defer cancel()
-	req, err := c.api.NewRequest(method, c.scope.path+path, body)
-	if err != nil {
-		return nil, err
-	}
-	res, err := c.api.Do(ctx, req, v)
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return res, err
+	return c.id.send(ctx, c.api, request{method, c.scope.path + path, body}, v)
 }
