@@ -1,0 +1,289 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mirego/tasuki/internal/api"
+	"github.com/mirego/tasuki/internal/base/proc"
+	"github.com/mirego/tasuki/internal/runner"
+)
+
+// agentKilled kills the agent while its guest boots, waits and works. The same
+// guest is adopted each time; its job ends once and well, with its log whole.
+// With one slot the next job waits, and status says for what; a guest that is
+// held stays after its job, and opens to tasuki ssh.
+func (s *site) agentKilled(t *testing.T) {
+	w := s.world(t)
+	w.configure(s.image, 1, "solo")
+	w.start()
+
+	booting := w.runner("solo", runner.Connecting)
+	guest := w.guestProcess(booting.Name)
+	w.kill()
+	w.start()
+	w.adopted(booting, w.runner("solo", runner.Idle), guest)
+
+	w.kill()
+	w.start()
+	w.adopted(booting, w.runner("solo", runner.Idle), guest)
+	if got := w.tasuki("ssh", booting.Name, "--", "uname", "-a"); !strings.HasPrefix(got, "Linux "+booting.Name+" ") {
+		t.Errorf("uname in the guest says %q", got)
+	}
+
+	first := w.submit(counting("first", "solo"))
+	w.runner("solo", runner.Busy)
+	w.prints(first, "line 3\n")
+	w.kill()
+	w.prints(first, fmt.Sprintf("line %d\n", lines(w.log(first))+4)) // it goes on alone
+	w.start()
+	w.adopted(booting, w.runner("solo", runner.Busy), guest)
+	second := w.submit(counting("second", "solo"))
+	w.tasuki("hold", booting.Name, "--for", "1h")
+	w.waits("solo", "slot")
+	if j := w.job(second); j.Status != "queued" {
+		t.Errorf("the second job is %s while the one slot is taken", j.Status)
+	}
+	w.release(booting.Name)
+	w.whole(first, booting.Name)
+
+	w.adopted(booting, w.runner("solo", runner.Held), guest)
+	if got := w.tasuki("ssh", booting.Name, "--", "ls", release); strings.TrimSpace(got) != release {
+		t.Errorf("the held guest has lost its job's traces: %q", got)
+	}
+	w.waits("solo", "held")
+	w.tasuki("hold", booting.Name, "--release")
+
+	next := w.runner("solo", runner.Busy)
+	if guest.Alive() || next.Name == booting.Name {
+		t.Errorf("%s works in the guest of an earlier job", next.Name)
+	}
+	w.prints(second, "line 1\n")
+	w.release(next.Name)
+	w.whole(second, next.Name)
+	if a, b := w.job(first), w.job(second); b.Started.Before(a.Completed) {
+		t.Errorf("with one slot, the second job started at %v, before the first had ended (%v)", b.Started, a.Completed)
+	}
+	w.term() // while the third guest is on its way
+	w.nothingLeft()
+}
+
+// powerLoss lets two pools wait and one of them work, cuts the power, and then
+// runs a job of each at the same time.
+func (s *site) powerLoss(t *testing.T) {
+	w := s.world(t)
+	w.configure(s.image, 2, "east", "west")
+	w.start()
+	before := []string{w.runner("east", runner.Idle).Name, w.runner("west", runner.Idle).Name}
+	if rss := w.agentRSS(); rss > 60<<20 {
+		t.Errorf("the agent of two idle guests takes %d MiB, want less than 60", rss>>20)
+	}
+	lost := w.submit(counting("lost", "west"))
+	w.runner("west", runner.Busy)
+	w.prints(lost, "line 1\n")
+	w.cutPower(before)
+
+	w.start()
+	east, west := w.runner("east", runner.Idle), w.runner("west", runner.Idle)
+	for _, name := range before {
+		if name == east.Name || name == west.Name {
+			t.Errorf("%s waits for a job without its guest", name)
+		}
+	}
+	one, two := w.submit(counting("one", "east")), w.submit(counting("two", "west"))
+	w.prints(one, "line 1\n")
+	w.prints(two, "line 1\n")
+	w.waits("east", "slot")
+	w.waits("west", "slot")
+	// Neither may end before: both have printed from within a guest of their own.
+	w.release(east.Name)
+	w.release(west.Name)
+	w.whole(one, east.Name)
+	w.whole(two, west.Name)
+	if a, b := w.job(one), w.job(two); !a.Started.Before(b.Completed) || !b.Started.Before(a.Completed) {
+		t.Errorf("the jobs of two pools did not run at the same time: %v to %v, %v to %v", a.Started, a.Completed, b.Started, b.Completed)
+	}
+	if j := w.ended(lost); j.Conclusion != "failure" {
+		t.Errorf("the job that lost its guest: %s (%s), want a plain failure", j.Conclusion, j.Reason)
+	}
+	w.term()
+	w.nothingLeft()
+}
+
+// officialLayout runs a job through an image that carries its runner program as
+// actions/runner lies in a folder, with that program's lines and exit statuses.
+func (s *site) officialLayout(t *testing.T) {
+	w := s.world(t)
+	w.configure(s.push(t, s.officialFolder(t), "official"), 1, "official")
+	w.start()
+	idle := w.runner("official", runner.Idle)
+	run := w.submit(counting("layout", "official"))
+	busy := w.runner("official", runner.Busy)
+	w.prints(run, "line 1\n")
+	w.tasuki("hold", busy.Name, "--for", "1h")
+	w.release(busy.Name)
+	w.whole(run, idle.Name)
+	w.runner("official", runner.Held)
+	log := w.tasuki("logs", busy.Name)
+	at := 0
+	for _, want := range []string{
+		"Retrying until reconnected", "√ Connected to GitHub", "Current runner version: '2.330.0'",
+		"Listening for Jobs", "Running job: layout", "Job layout completed with result: Succeeded", "√ Removed .runner",
+	} {
+		i := strings.Index(log[at:], want)
+		if i < 0 {
+			t.Fatalf("the runner program did not say %q, or not in its turn:\n%s", want, log)
+		}
+		at += i
+	}
+	w.term()
+	w.nothingLeft()
+}
+
+// adopted checks that a runner is the same as before, in the same guest.
+func (w *world) adopted(before, now api.Runner, guest proc.ID) {
+	w.t.Helper()
+	if now.Name != before.Name || !now.Created.Equal(before.Created) {
+		w.t.Errorf("the runner is %s of %v, want %s of %v adopted", now.Name, now.Created, before.Name, before.Created)
+	}
+	if w.guestProcess(now.Name) != guest {
+		w.t.Errorf("the guest of %s was started again", now.Name)
+	}
+}
+
+// prints waits until a job has printed a line.
+func (w *world) prints(run int64, line string) {
+	w.t.Helper()
+	w.until(fmt.Sprintf("the job prints %q", line), func() bool { return strings.Contains(w.log(run), line) })
+}
+
+// lines is how far a counting job has come.
+func lines(log string) int {
+	n := 0
+	for line := range strings.Lines(log) {
+		if rest, ok := strings.CutPrefix(line, "line "); ok {
+			n, _ = strconv.Atoi(strings.TrimSpace(rest))
+		}
+	}
+	return n
+}
+
+// waits checks that status gives a reason for a pool that lacks a runner.
+func (w *world) waits(pool, reason string) {
+	w.t.Helper()
+	var said string
+	w.until(fmt.Sprintf("pool %s waits for a %s", pool, reason), func() bool {
+		for _, p := range w.status().Pools {
+			if p.Name == pool {
+				said = p.Waits
+			}
+		}
+		return strings.Contains(said, reason)
+	})
+	w.t.Logf("pool %s waits: %s", pool, said)
+}
+
+// whole waits for the end of a counting job in the guest of a runner, and
+// checks that each line is in its log once, in order, and that its runner
+// program told of it once.
+func (w *world) whole(run int64, name string) {
+	w.t.Helper()
+	j := w.succeeded(run)
+	if j.RunnerName != name {
+		w.t.Errorf("job %s was executed by %s, want %s", j.Name, j.RunnerName, name)
+	}
+	var got []string
+	for line := range strings.Lines(w.log(run)) {
+		word, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if word == "before" || word == "line" || word == "last" || word == "after" {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	var want []string
+	for i := 1; i <= 9; i++ {
+		want = append(want, fmt.Sprint("before ", i))
+	}
+	n := lines(w.log(run))
+	for i := 1; i <= n; i++ {
+		want = append(want, fmt.Sprint("line ", i))
+	}
+	want = append(want, fmt.Sprint("last ", n), "after")
+	if diff := cmp.Diff(want, got); diff != "" {
+		w.t.Errorf("lines of job %s (-want +got):\n%s", j.Name, diff)
+	}
+	text, err := os.ReadFile(filepath.Join(w.home, "logs", name+".log"))
+	if err != nil {
+		w.t.Error(err)
+	}
+	if n := strings.Count(string(text), "Listening for Jobs"); n != 1 {
+		w.t.Errorf("the log of %s has its runner program listen %d times, want once:\n%s", name, n, text)
+	}
+}
+
+// cutPower ends the agent and every guest at once, and leaves their folders as
+// a reboot would find them: the numbers of the processes belong to others.
+func (w *world) cutPower(guests []string) {
+	w.t.Helper()
+	var all []proc.ID
+	for _, name := range guests {
+		all = append(all, w.guestProcess(name))
+	}
+	w.kill()
+	for _, id := range all {
+		if err := id.Kill(w.t.Context()); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	other := proc.ID{PID: os.Getpid(), Start: "another boot/1"}
+	for _, name := range guests {
+		var run map[string]any
+		data, err := os.ReadFile(w.runFile(name))
+		if err == nil {
+			err = json.Unmarshal(data, &run)
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		run["qemu"] = other
+		if data, err = json.Marshal(run); err != nil {
+			w.t.Fatal(err)
+		}
+		pid := []byte(strconv.Itoa(other.PID))
+		for path, text := range map[string][]byte{
+			w.runFile(name): data, filepath.Join(w.home, "guests", name, "qemu.pid"): pid, filepath.Join(w.home, "tasuki.lock"): pid,
+		} {
+			if err := os.WriteFile(path, text, 0o600); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		for _, socket := range []string{filepath.Join(w.home, "guests", name, "qmp.sock"), filepath.Join(w.home, "tasuki.sock")} {
+			if _, err := os.Lstat(socket); err != nil {
+				w.t.Errorf("a stale socket is part of the story: %v", err)
+			}
+		}
+	}
+	w.until("the dead guests' helpers have ended too", func() bool { return len(w.processes()) == 0 })
+}
+
+// agentRSS is the agent's resident memory in bytes.
+func (w *world) agentRSS() int {
+	w.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.agent.PID))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	kib, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Logf("the agent's resident memory: %.1f MiB", float64(kib)/1024)
+	return kib << 10
+}
