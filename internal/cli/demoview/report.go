@@ -65,7 +65,7 @@ func (v *View) reportJobs(jobs []Job) {
 }
 
 func (v *View) reportStep(j Job, s Step) {
-	v.say(fmt.Sprintf("      %s %s %s", v.mark(s.Conclusion), pad(plain(s.Name), 40), v.paint(dim, seconds(s.Took))))
+	v.say(fmt.Sprintf("      %s %s %s", v.mark(s.Conclusion), pad(plain(s.Name), 52), v.paint(dim, seconds(s.Took))))
 	most := stepLines
 	if s.Conclusion != "success" && s.Conclusion != "skipped" {
 		most = failedLines
