@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net"
-	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -91,26 +90,6 @@ func (k *checker) word(where []string, what, word string, most int) {
 		k.bad(where, fmt.Sprintf("%s %q cannot be part of a runner's name", what, clip(word)), "use lower-case letters, digits and hyphens")
 	} else if len(word) > most {
 		k.bad(where, fmt.Sprintf("%s %q is too long for the names of runners: it has %d letters", what, clip(word), len(word)), fmt.Sprintf("%d are allowed", most))
-	}
-}
-
-func (k *checker) github() {
-	g := &k.c.GitHub
-	u, err := url.Parse(g.URL)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		k.bad(at("github.url"), fmt.Sprintf("%q is not the address of a GitHub", clip(g.URL)), "write https://github.com, https://HOST or http://HOST:PORT")
-	case u.User != nil:
-		k.bad(at("github.url"), "the address carries a user or a secret", "write the token under github.token")
-	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
-		k.bad(at("github.url"), fmt.Sprintf("%q has more than a host", clip(g.URL)), "write "+u.Scheme+"://"+u.Host+"; the scope of each pool says the rest")
-	case u.Scheme == "http" && !loopback(u.Hostname()):
-		k.bad(at("github.url"), "over plain HTTP the token could be read on its way", "write https://"+u.Host+"; http is for an emulator on this machine")
-	}
-	g.URL = strings.TrimRight(g.URL, "/")
-	k.source("github.token", &g.Token)
-	if g.Token.IsZero() && k.c.at["github.token"] == (place{}) && u != nil && u.Scheme == "https" {
-		k.bad([]string{"github"}, "github.token is missing", "write token: {env: NAME}, {file: PATH} or {command: [PROGRAM, ARGUMENT]}")
 	}
 }
 

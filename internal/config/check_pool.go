@@ -99,6 +99,9 @@ func (k *poolChecker) scope() {
 		}
 		k.bad(where, fmt.Sprintf("%q is not a scope", clip(s)), mend)
 	}
+	if k.p.GitHub != "" && k.c.Account(k.p.GitHub) == nil {
+		k.bad(k.key("github"), fmt.Sprintf("there is no account %q", clip(k.p.GitHub)), "write it under github.accounts, or name one of those")
+	}
 	if k.p.Group != "" && two {
 		k.bad(k.key("group"), "a repository has no runner groups", "remove group, or register in the organisation")
 	}

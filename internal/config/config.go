@@ -30,9 +30,34 @@ type Host struct {
 
 // GitHub is where runners register.
 type GitHub struct {
-	URL   string `yaml:"url" doc:"https://github.com, a GitHub Enterprise Server, or a Tasuki emulator." example:"https://github.example.com"`
-	Token Source `yaml:"token,omitempty" doc:"A token that may manage self-hosted runners of every pool's scope. It never stands in this file."`
+	Account  `yaml:",inline"`
+	Accounts []NamedAccount `yaml:"accounts,omitempty" doc:"Further credentials, for pools that name one under github: another organisation, another GitHub."`
 }
+
+// Account is one credential at one GitHub.
+type Account struct {
+	URL   string `yaml:"url" doc:"https://github.com, https://NAME.ghe.com, a GitHub Enterprise Server, or a Tasuki emulator." example:"https://github.example.com"`
+	Token Source `yaml:"token,omitempty" doc:"A personal access token that may manage self-hosted runners of every scope it is used for. It never stands in this file."`
+	App   App    `yaml:"app,omitempty" doc:"A GitHub App, instead of token."`
+	Proxy string `yaml:"proxy,omitempty" doc:"An HTTP proxy on the way to GitHub. Empty: what HTTPS_PROXY says. Guests have their own, in env." example:"http://proxy.example.com:3128"`
+	CA    string `yaml:"ca,omitempty" doc:"A file with certificates in PEM of authorities that GitHub's address may be signed by, beside the system's. Relative: to the configuration's folder." example:"/etc/ssl/acme-ca.pem"`
+}
+
+// NamedAccount is an account that pools name.
+type NamedAccount struct {
+	Name    string `yaml:"name" doc:"What pools write under github: lower-case letters, digits and hyphens." example:"acme"`
+	Account `yaml:",inline"`
+}
+
+// App is a GitHub App.
+type App struct {
+	ID           string `yaml:"id" doc:"Its client id or its app id." example:"Iv23liABCDEFGHIJKLMN"`
+	Key          Source `yaml:"key" doc:"Its private key, as GitHub gave it: PEM. It never stands in this file."`
+	Installation int    `yaml:"installation,omitempty" doc:"The id of its installation. 0: the one of the scope's owner is found."`
+}
+
+// IsZero says whether no App is named.
+func (a App) IsZero() bool { return a.ID == "" && a.Key.IsZero() && a.Installation == 0 }
 
 // Registry is how to log in to an image registry.
 type Registry struct {
@@ -54,6 +79,7 @@ type Settings struct {
 	Labels           []string                  `yaml:"labels,omitempty" doc:"Labels that workflows name in runs-on, beside self-hosted and the guest's system and architecture, which are always published."`
 	Group            string                    `yaml:"group,omitempty" doc:"Runner group by name. Empty: the default group."`
 	Driver           string                    `yaml:"driver,omitempty" doc:"What runs the guests: qemu (Linux guests), tart (macOS guests) or fake (no guest at all: a process, for trying things out)." enum:"qemu,tart,fake"`
+	GitHub           string                    `yaml:"github,omitempty" doc:"The name of an account under github.accounts. Empty: that of github itself."`
 	Scope            string                    `yaml:"scope,omitempty" doc:"Where the runners register: owner/repository, organisation or enterprises/name." example:"acme/app"`
 	CPUs             int                       `yaml:"cpus,omitempty" doc:"Processors of a guest."`
 	Memory           Size                      `yaml:"memory,omitempty" doc:"Memory of a guest."`

@@ -22,7 +22,7 @@ func Default() Config {
 			Tick:         Duration(2 * time.Second),
 			Accel:        "auto",
 		},
-		GitHub: GitHub{URL: "https://github.com"},
+		GitHub: GitHub{Account: Account{URL: "https://github.com"}},
 		Defaults: Settings{
 			Driver:     "qemu",
 			CPUs:       2,

@@ -78,8 +78,9 @@ func readSmall(path string) ([]byte, error) {
 }
 
 // secretForm matches tokens of GitHub and private keys, which must not stand in the file.
-// Source: docs.github.com, "About authentication to GitHub", token formats.
-var secretForm = regexp.MustCompile(`\b(gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})|-----BEGIN [A-Z ]*PRIVATE KEY`)
+// Source: docs.github.com, "About authentication to GitHub", token formats; those
+// of Apps grew from 40 to some 520 characters, with underscores and dots in them.
+var secretForm = regexp.MustCompile(`\b(gh[pousr]_[A-Za-z0-9_.-]{20,}|github_pat_[A-Za-z0-9_]{20,})|-----BEGIN [A-Z ]*PRIVATE KEY`)
 
 func looksSecret(s string) bool { return secretForm.MatchString(s) }
 

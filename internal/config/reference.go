@@ -19,6 +19,8 @@ func Reference() string {
 	d.Host.Name, d.Host.Home = "the machine's own name", "~/.tasuki"
 	section(&b, "host", "Host", reflect.ValueOf(d.Host))
 	section(&b, "github", "GitHub", reflect.ValueOf(d.GitHub))
+	section(&b, "github.app, github.accounts[].app", "App", reflect.ValueOf(App{}))
+	b.WriteString("## Accounts\n\nIn `github.accounts[]`: a `name`, and every key of `github` but `accounts`. `url`, `proxy` and `ca`\nare those of `github` where an account does not say otherwise.\n\n")
 	section(&b, "registries[]", "Registries", reflect.ValueOf(Registry{}))
 	b.WriteString("## Defaults\n\n`defaults` has every key of a pool but `name`. A pool's value takes the place of\nthe default; a list replaces the list, a map adds to the map.\n\n")
 	section(&b, "pools[]", "Pools", reflect.ValueOf(Pool{Settings: d.Defaults}))
@@ -27,7 +29,7 @@ func Reference() string {
 	section(&b, "pools[].files[]", "Files", reflect.ValueOf(File{Mode: fileMode}))
 	section(&b, "pools[].hooks", "Hooks", reflect.ValueOf(Hooks{}))
 	section(&b, "…hooks.before_job, …hooks.after_job", "Texts", reflect.ValueOf(Text{}))
-	section(&b, "…token, …password", "Secrets", reflect.ValueOf(Source{}))
+	section(&b, "…token, …key, …password", "Secrets", reflect.ValueOf(Source{}))
 	deadlines(&b)
 	return b.String()
 }
