@@ -194,7 +194,7 @@ func (a *Agent) newName(poolName string) string {
 	for i := range b {
 		b[i] = nameLetters[int(b[i])%len(nameLetters)]
 	}
-	return strings.Join([]string{short(a.opt.Prefix, 12), short(a.opt.Host, 16), a.opt.Installation, short(poolName, 16), string(b)}, "-")
+	return strings.Join([]string{short(a.opt.Prefix, 12), short(a.opt.Host, 16), a.opt.Installation, short(poolName, 19), string(b)}, "-")
 }
 
 // ownName says whether a runner was named by this installation, under any name

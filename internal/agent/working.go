@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/backoff"
@@ -35,14 +37,11 @@ func (k *keeper) register(ctx context.Context) (runner.State, string, error) {
 	for n := 1; ; {
 		select {
 		case <-ctx.Done():
-			if t := k.follower.troubled(); t != "" {
-				return "", "", fmt.Errorf("%w; the guest cannot be read: %s", context.Cause(ctx), t)
-			}
-			return "", "", context.Cause(ctx)
+			return "", "", fmt.Errorf("%w; %s", context.Cause(ctx), k.lastWords())
 		case heard := <-k.follower.news:
 			if heard.exit != nil {
 				k.ended = heard.exit
-				return "", "", fmt.Errorf("the runner program ended with status %d before it registered; its log is %s", heard.exit.Code, k.a.LogPath(k.name))
+				return "", "", fmt.Errorf("the runner program ended with status %d before it registered; %s", heard.exit.Code, k.lastWords())
 			}
 			if to, reason, err := k.signal(ctx, heard.Signal); to != "" || err != nil {
 				return to, reason, err
@@ -66,6 +65,26 @@ func (k *keeper) register(ctx context.Context) (runner.State, string, error) {
 			n++
 		}
 	}
+}
+
+// lastWords says what the runner program wrote last, for a person who wonders
+// why it is not at work.
+func (k *keeper) lastWords() string {
+	if t := k.follower.troubled(); t != "" {
+		return "the guest cannot be read: " + t
+	}
+	const most = 300
+	path := k.a.LogPath(k.name)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "its log cannot be read: " + err.Error()
+	}
+	text := strings.TrimSpace(string(b))
+	last := text[strings.LastIndexByte(text, '\n')+1:]
+	if last == "" {
+		return "it wrote nothing"
+	}
+	return fmt.Sprintf("it wrote last: %q (whole: %s)", last[:min(len(last), most)], path)
 }
 
 // registered tells the pool that it works.
