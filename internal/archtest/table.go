@@ -77,7 +77,7 @@ var thirdParty = map[string][]string{
 	"github.com/sirupsen/logrus":              {"registry"},
 	"github.com/spf13/cobra":                  {"cli"},
 	"github.com/spf13/pflag":                  {"cli"},
-	"go.yaml.in/yaml/v4":                      {"emulator/workflow"},
+	"go.yaml.in/yaml/v4":                      {"emulator"},
 	"golang.org/x/crypto":                     {"guest/ssh", "recipe"},
 	"golang.org/x/sync":                       {"image"},
 	"golang.org/x/sys":                        {"base", "image", "vm/qemu"},

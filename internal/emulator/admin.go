@@ -95,9 +95,16 @@ func (e *Emulator) getJobLog(w http.ResponseWriter, r *http.Request) {
 }
 
 func (e *Emulator) putFaults(w http.ResponseWriter, r *http.Request) {
-	var in []Fault
-	if readJSON(w, r, &in) {
-		e.SetFaults(in)
-		w.WriteHeader(http.StatusNoContent)
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		githubError(w, http.StatusBadRequest, err.Error())
+		return
 	}
+	faults, err := ParseFaults(body)
+	if err != nil {
+		githubError(w, http.StatusUnprocessableEntity, err.Error())
+		return
+	}
+	e.SetFaults(faults)
+	w.WriteHeader(http.StatusNoContent)
 }

@@ -38,6 +38,9 @@ func (e *Emulator) postSession(w http.ResponseWriter, r *http.Request, found *ru
 			"TaskAgentNotFoundException: the runner's registration was not found")
 		return
 	}
+	if e.tooOld(w, in.Agent.Version) {
+		return
+	}
 	if s := found.session; s != nil && s.polls > 0 {
 		serviceError(w, http.StatusConflict, brokerSource, "TaskAgentSessionConflict",
 			fmt.Sprintf("TaskAgentSessionConflictException: the runner %s already has an active session", found.name))
@@ -72,6 +75,9 @@ func osName(s string) string {
 
 // getMessage holds the poll until there is something to say.
 func (e *Emulator) getMessage(w http.ResponseWriter, r *http.Request, found *runner) {
+	if e.tooOld(w, r.FormValue("runnerVersion")) {
+		return
+	}
 	s, turn := e.startPoll(r, found)
 	if s == nil {
 		serviceError(w, http.StatusNotFound, brokerSource, "RunnerSessionInvalid",

@@ -24,6 +24,7 @@ type runner struct {
 	clientID   string
 	tokenURL   string // what its token requests must name as audience
 	key        *rsa.PublicKey
+	set        *scaleSet // whose jobs alone it takes; nil for other runners
 
 	gone    departure
 	left    time.Time
@@ -96,17 +97,45 @@ func (r *runner) online(now time.Time, after time.Duration) bool {
 
 func (r *runner) busy() bool { return r.job != nil && r.job.phase == running }
 
-// misfit says why the runner may never have the job, or nothing.
-func (r *runner) misfit(j *job, repository string) string {
-	if !r.scope.covers(repository) {
-		return fmt.Sprintf("it is registered for %s", r.scope.path())
+// misfit says why the runner may not have the job, or nothing. The lock is held.
+func (e *Emulator) misfit(r *runner, j *job) string {
+	switch s := j.claim.set; {
+	case s != nil && s == r.set:
+		return "" // which of its runners the set's job goes to is all the same
+	case s != nil:
+		return fmt.Sprintf("the job is assigned to scale set %q", s.name)
+	case r.set != nil && e.stuck(j):
+		return e.setMisfit(r.set, j)
+	case r.set != nil:
+		return fmt.Sprintf("it takes the jobs of scale set %q alone", r.set.name)
 	}
-	if g := j.def.RunsOn.Group; g != "" && !strings.EqualFold(g, r.group.name) {
-		return fmt.Sprintf("it is in group %q", r.group.name)
+	if why := e.excluded(r.scope, r.group, j); why != "" {
+		return why
 	}
+	return lacks(r.labels, j)
+}
+
+// excluded says why runners of that scope and group are out of the question for the job, or nothing.
+func (e *Emulator) excluded(s scope, g group, j *job) string {
+	rule := e.opts.GroupRules[g.name]
+	switch want := j.def.RunsOn.Group; {
+	case !s.covers(e.opts.Repository):
+		return fmt.Sprintf("it is registered for %s", s.path())
+	case want != "" && !strings.EqualFold(want, g.name):
+		return fmt.Sprintf("it is in group %q", g.name)
+	case s.kind != "repos" && rule.Closed:
+		return fmt.Sprintf("its group %q does not admit %s", g.name, e.opts.Repository)
+	case s.kind != "repos" && e.opts.Public && !rule.AllowPublic:
+		return fmt.Sprintf("its group %q does not admit public repositories", g.name)
+	}
+	return ""
+}
+
+// lacks says which labels that the job wants are missing, or nothing.
+func lacks(labels []label, j *job) string {
 	var missing []string
 	for _, want := range j.def.RunsOn.Labels {
-		if !slices.ContainsFunc(r.labels, func(l label) bool { return strings.EqualFold(l.name, want) }) {
+		if !slices.ContainsFunc(labels, func(l label) bool { return strings.EqualFold(l.name, want) }) {
 			missing = append(missing, want)
 		}
 	}
@@ -120,16 +149,20 @@ func (r *runner) misfit(j *job, repository string) string {
 func (e *Emulator) offer(r *runner) *job {
 	var best *job
 	for j := range e.active {
-		if j.phase != queued || r.misfit(j, e.opts.Repository) != "" {
+		if j.phase != queued || e.misfit(r, j) != "" {
 			continue
 		}
-		if best == nil || cmp.Or(j.queuedAt.Compare(best.queuedAt), cmp.Compare(j.id, best.id)) < 0 {
+		if best == nil || byAge(j, best) < 0 {
 			best = j
 		}
 	}
 	if best == nil {
 		return nil
 	}
+	if r.set != nil && best.claim.set == nil {
+		e.hold(r.set, best)
+	}
+	e.withdraw(best)
 	best.phase, best.runner, best.offeredAt, best.acknowledged = offered, r, time.Now(), false
 	best.requestGUID, best.requestID = newGUID(), e.next("request")
 	r.job = best

@@ -48,14 +48,42 @@ type Options struct {
 	Repository string
 	// Groups are the names of runner groups beside Default; their ids count from 2.
 	Groups []string
+	// GroupRules say what runner groups admit, by name; a group that has none admits everything private.
+	GroupRules map[string]GroupRule
+	// Public makes the repository a public one, which only groups that allow it admit.
+	Public bool
 	// Secrets and Vars are what workflows see under those names.
 	Secrets, Vars map[string]string
-	// Token, if set, is the credential that REST calls must carry.
+	// Token, if set, is the credential that REST calls must carry: a personal access token.
 	Token secret.String
+	// Scopes are what a classic Token may do, as in "repo, admin:org"; a Token without scopes may do everything.
+	Scopes []string
+	// App is a GitHub App whose installation tokens REST calls may carry as well; none when nil.
+	App *App
+	// Quota is how many REST calls there may be.
+	Quota Quota
+	// ScaleSets is how the scale-set service behaves.
+	ScaleSets ScaleSetOptions
+	// CollectOffline is how long an ephemeral runner without a job may be offline until its registration is
+	// removed: 24 h when zero. Other runners may fourteen times as long.
+	CollectOffline time.Duration
+	// CollectIdle is how long a runner may be without a job, connected or not, until its registration is
+	// removed: for ever when zero.
+	CollectIdle time.Duration
+	// MinRunnerVersion is the oldest runner that is given messages, such as "2.329.0"; any is when empty.
+	MinRunnerVersion string
 	// Faults are what goes wrong; none when empty. See Fault.
 	Faults []Fault
 	// Log takes one debug line per request and one info line per transition; discarded when nil.
 	Log *slog.Logger
+}
+
+// GroupRule says what a runner group of an organization or an enterprise admits.
+type GroupRule struct {
+	// Closed keeps the repository out.
+	Closed bool
+	// AllowPublic lets a public repository in.
+	AllowPublic bool
 }
 
 func (o Options) withDefaults() Options {
@@ -69,11 +97,13 @@ func (o Options) withDefaults() Options {
 		{&o.CancelGrace, 5 * time.Minute},
 		{&o.OfflineAfter, time.Minute},
 		{&o.QueueTimeout, 24 * time.Hour},
+		{&o.CollectOffline, 24 * time.Hour},
 	} {
 		if *d.field <= 0 {
 			*d.field = d.value
 		}
 	}
+	o.ScaleSets, o.Quota = o.ScaleSets.withDefaults(), o.Quota.withDefaults()
 	if o.Repository == "" {
 		o.Repository = "octo/demo"
 	}
@@ -106,6 +136,9 @@ type Emulator struct {
 	active   map[*job]struct{}
 	grants   map[string]grant // registration and remove tokens
 	faults   []*fault
+	sets     map[int64]*scaleSet
+	usage    map[string]*usage // of the quota, by bucket
+	keys     keyring
 }
 
 // New returns an emulator that is ready to serve.
@@ -122,10 +155,12 @@ func New(opts Options) *Emulator {
 		jobs:       map[string]*job{},
 		active:     map[*job]struct{}{},
 		grants:     map[string]grant{},
+		sets:       map[int64]*scaleSet{},
+		usage:      map[string]*usage{},
 	}
 	e.log = e.opts.Log
 	e.SetFaults(opts.Faults)
-	e.handler = e.middleware(e.routes())
+	e.handler = e.middleware(e.metered(e.routes()))
 	return e
 }
 
@@ -211,8 +246,9 @@ func (e *Emulator) Watch() (<-chan struct{}, func()) {
 	}
 }
 
-// changed wakes everybody who waits for something. The lock is held.
+// changed hands queued jobs to scale sets and wakes everybody who waits for something. The lock is held.
 func (e *Emulator) changed() {
+	e.assign()
 	close(e.wake)
 	e.wake = make(chan struct{})
 	for c := range e.watchers {

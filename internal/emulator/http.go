@@ -56,11 +56,35 @@ func serviceError(w http.ResponseWriter, status int, source, kind, message strin
 
 // vssError answers as the legacy services do; kind is the exception's class.
 func vssError(w http.ResponseWriter, status int, kind, message string) {
-	writeJSON(w, status, map[string]any{
+	writeException(w, status, exception("GitHub.DistributedTask.WebApi", kind, message))
+}
+
+// runtimeError answers as the scale-set service does; kind is the exception's class.
+func runtimeError(w http.ResponseWriter, status int, kind, message string) {
+	writeException(w, status, runtimeException(kind, message))
+}
+
+func runtimeException(kind, message string) string {
+	return exception("GitHub.Actions.Runtime.WebApi", kind, message)
+}
+
+func exception(assembly, kind, message string) string {
+	b, err := json.Marshal(map[string]any{
 		"$id": "1", "innerException": nil, "message": message,
-		"typeName": "GitHub.DistributedTask.WebApi." + kind + ", GitHub.DistributedTask.WebApi",
+		"typeName": assembly + "." + kind + ", " + assembly,
 		"typeKey":  kind, "errorCode": 0, "eventId": 3000,
 	})
+	if err != nil { // texts and numbers
+		panic(err)
+	}
+	return string(b)
+}
+
+func writeException(w http.ResponseWriter, status int, body string) {
+	w.Header().Set("ActivityId", newGUID())
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	io.WriteString(w, body)
 }
 
 // Kinds of tokens, by their claim "kind".
@@ -69,6 +93,9 @@ const (
 	kindJob        = "job"
 	kindManagement = "management"
 	kindBlob       = "blob"
+	kindQueue      = "queue"
+
+	kindInstallation = "installation"
 )
 
 // mint signs a token of ours. subject is the runner's client id, the job's GUID, the scope or the blob.
@@ -79,7 +106,9 @@ func (e *Emulator) mint(kind, subject string, life time.Duration, extra jwt.MapC
 		"jti": newGUID(), "iat": now.Unix(), "nbf": now.Add(-5 * time.Minute).Unix(), "exp": now.Add(life).Unix(),
 	}
 	for k, v := range extra {
-		claims[k] = v
+		if claims[k] = v; v == nil {
+			delete(claims, k)
+		}
 	}
 	signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(e.signingKey)
 	if err != nil { // a map of texts and numbers always marshals, a []byte key always signs
@@ -91,8 +120,11 @@ func (e *Emulator) mint(kind, subject string, life time.Duration, extra jwt.MapC
 // subject returns whom a token of that kind names, or nothing if it is not one of ours or has expired.
 func (e *Emulator) subject(token, kind string) string {
 	claims := jwt.MapClaims{}
-	_, err := jwt.ParseWithClaims(token, claims, func(*jwt.Token) (any, error) { return e.signingKey, nil },
-		jwt.WithValidMethods([]string{"HS256"}), jwt.WithExpirationRequired())
+	options := []jwt.ParserOption{jwt.WithValidMethods([]string{"HS256"})}
+	if kind != kindManagement || !e.opts.ScaleSets.NoExpiry {
+		options = append(options, jwt.WithExpirationRequired())
+	}
+	_, err := jwt.ParseWithClaims(token, claims, func(*jwt.Token) (any, error) { return e.signingKey, nil }, options...)
 	if err != nil || claims["kind"] != kind {
 		return ""
 	}
@@ -164,16 +196,5 @@ func (e *Emulator) asJob(h func(http.ResponseWriter, *http.Request, *job)) http.
 			return
 		}
 		h(w, r, j)
-	}
-}
-
-// asAdmin answers requests that carry Options.Token, if one is set.
-func (e *Emulator) asAdmin(h http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if !e.isAdmin(r) {
-			githubError(w, http.StatusUnauthorized, "Bad credentials")
-			return
-		}
-		h(w, r)
 	}
 }

@@ -1,7 +1,6 @@
 package emulator
 
 import (
-	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
@@ -46,7 +45,7 @@ func (e *Emulator) postJIT(w http.ResponseWriter, r *http.Request, s scope) {
 		githubError(w, http.StatusNotFound, "Not Found")
 		return
 	}
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	key, err := e.keys.get()
 	if err != nil {
 		githubError(w, http.StatusInternalServerError, err.Error())
 		return

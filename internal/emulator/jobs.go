@@ -63,6 +63,8 @@ type job struct {
 	cancelSent time.Time // when the runner was last told
 	cancelWhy  string
 
+	claim claim // what scale sets have to do with it
+
 	conclusion  string
 	reason      string
 	reported    bool // by its runner, not by a deadline
@@ -217,6 +219,7 @@ func (e *Emulator) advance(r *run) {
 				j.steps = append(j.steps, &step{id: s.ID, number: i + 1, name: s.Name, status: "pending"})
 			}
 			e.log.Info("job queued", "job", def.Name, "run", r.id)
+			e.trap(j)
 		}
 	}
 	if r.completed.IsZero() && r.wf.Done() {
@@ -244,6 +247,7 @@ func (e *Emulator) finish(j *job, conclusion, reason string) {
 			e.remove(r, served)
 		}
 	}
+	e.settle(j)
 	e.log.Info("job completed", "job", j.def.Name, "conclusion", conclusion, "reason", reason)
 }
 
@@ -279,7 +283,11 @@ func (e *Emulator) cancelJob(j *job, why string) {
 func (e *Emulator) deadline(j *job) (time.Time, func()) {
 	switch j.phase {
 	case queued:
-		return j.queuedAt.Add(e.opts.QueueTimeout), func() {
+		at := j.queuedAt.Add(e.opts.QueueTimeout)
+		if lapse := j.claim.assignedAt.Add(e.opts.ScaleSets.AssignTimeout); j.claim.set != nil && lapse.Before(at) {
+			return lapse, func() { e.lapse(j) }
+		}
+		return at, func() {
 			e.conclude(j, workflow.Failure, fmt.Sprintf("no runner took the job within %v", e.opts.QueueTimeout), nil)
 		}
 	case offered:
@@ -311,8 +319,8 @@ func (e *Emulator) deadline(j *job) (time.Time, func()) {
 	return time.Time{}, nil
 }
 
-// setAlarm arms the timer for the next deadline of any job, and for the next runner that goes offline. The
-// lock is held.
+// setAlarm arms the timer for the next deadline of any job or scale set, and for the next runner that goes
+// offline or is collected. The lock is held.
 func (e *Emulator) setAlarm() {
 	var first time.Time
 	sooner := func(at time.Time) {
@@ -329,7 +337,9 @@ func (e *Emulator) setAlarm() {
 		if s := r.session; r.gone == registered && s != nil && s.polls == 0 && r.online(now, e.opts.OfflineAfter) {
 			sooner(s.lastSeen.Add(e.opts.OfflineAfter))
 		}
+		sooner(e.collectAt(r))
 	}
+	sooner(e.setsDue())
 	if e.alarm != nil {
 		e.alarm.Stop()
 	}
@@ -354,5 +364,11 @@ func (e *Emulator) ring() {
 			act()
 		}
 	}
+	for _, r := range e.runners {
+		if at := e.collectAt(r); !at.IsZero() && !at.After(now) {
+			e.collect(r)
+		}
+	}
+	e.ringSets(now)
 	e.changed()
 }

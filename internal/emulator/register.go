@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // postRegistration begins config --token, in either flow: it exchanges the registration token.
@@ -25,10 +25,13 @@ func (e *Emulator) postRegistration(w http.ResponseWriter, r *http.Request) {
 		githubError(w, http.StatusNotFound, "Not Found")
 		return
 	}
-	base := e.baseFor(r)
+	base, life := e.baseFor(r), e.opts.ScaleSets.AdminTokenLife
+	token := e.mint(kindManagement, s.kind+"/"+s.name, life, nil)
+	if e.opts.ScaleSets.NoExpiry {
+		token = e.mint(kindManagement, s.kind+"/"+s.name, life, jwt.MapClaims{"exp": nil})
+	}
 	writeJSON(w, http.StatusOK, map[string]any{
-		"url": base + "/tenant/", "token_schema": "OAuthAccessToken",
-		"token": e.mint(kindManagement, s.kind+"/"+s.name, time.Hour, nil), "use_v2_flow": e.opts.Flow == FlowV2,
+		"url": base + "/tenant/", "token_schema": "OAuthAccessToken", "token": token, "use_v2_flow": e.opts.Flow == FlowV2,
 	})
 }
 
@@ -167,86 +170,6 @@ func (e *Emulator) listPools(w http.ResponseWriter, _ *http.Request) {
 		pools = append(pools, map[string]any{"id": g.id, "name": g.name, "isHosted": false, "isInternal": g.id == 1})
 	}
 	writeJSON(w, http.StatusOK, map[string]any{"count": len(pools), "value": pools})
-}
-
-// agent is a runner in the words of the legacy API. Field names compare without regard to case.
-type agent struct {
-	ID            int64          `json:"id"`
-	Name          string         `json:"name"`
-	Version       string         `json:"version"`
-	OS            string         `json:"osDescription"`
-	Ephemeral     bool           `json:"ephemeral"`
-	DisableUpdate bool           `json:"disableUpdate"`
-	Parallelism   int            `json:"maxParallelism"`
-	Status        string         `json:"status,omitempty"`
-	Labels        []any          `json:"labels"`
-	Authorization agentAuth      `json:"authorization"`
-	Properties    map[string]any `json:"properties,omitempty"`
-}
-
-type agentAuth struct {
-	URL       string `json:"authorizationUrl,omitempty"`
-	ClientID  string `json:"clientId,omitempty"`
-	PublicKey struct {
-		Exponent string `json:"exponent"`
-		Modulus  string `json:"modulus"`
-	} `json:"publicKey"`
-}
-
-func (e *Emulator) listAgents(w http.ResponseWriter, r *http.Request, s scope) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	out := []agent{}
-	for _, found := range e.registeredIn(s.is) {
-		if name := r.FormValue("agentName"); name == "" || strings.EqualFold(name, found.name) {
-			out = append(out, agent{ID: found.id, Name: found.name, Version: found.version, Ephemeral: found.ephemeral,
-				DisableUpdate: true, Parallelism: 1, Status: e.rest(found).Status, Labels: []any{}})
-		}
-	}
-	writeJSON(w, http.StatusOK, map[string]any{"count": len(out), "value": out})
-}
-
-// postAgent is the V1 way to register; PUT replaces the runner of that name.
-func (e *Emulator) postAgent(w http.ResponseWriter, r *http.Request, s scope) {
-	var in agent
-	if !readJSON(w, r, &in) {
-		return
-	}
-	pool, _ := strconv.ParseInt(r.PathValue("pool"), 10, 64)
-	found, status, why := e.register(registration{
-		name: in.Name, version: in.Version, os: in.OS, scope: s, group: pool, labels: anyLabels(in.Labels),
-		ephemeral: in.Ephemeral, modulus: in.Authorization.PublicKey.Modulus, exponent: in.Authorization.PublicKey.Exponent,
-		replace: r.Method == http.MethodPut,
-	}, e.baseFor(r))
-	if found == nil {
-		kind := "TaskAgentNotFoundException"
-		if status == http.StatusConflict {
-			kind = "TaskAgentExistsException"
-		}
-		vssError(w, status, kind, why)
-		return
-	}
-	in.ID = found.id
-	in.Authorization.URL, in.Authorization.ClientID = found.tokenURL, found.clientID
-	in.Properties = map[string]any{
-		"RequireFipsCryptography": map[string]any{"$type": "System.Boolean", "$value": true},
-	}
-	writeJSON(w, http.StatusOK, in)
-}
-
-func (e *Emulator) deleteAgent(w http.ResponseWriter, r *http.Request, s scope) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	switch found := e.runnerAt(r, s); {
-	case found == nil:
-		w.WriteHeader(http.StatusNoContent)
-	case found.busy():
-		vssError(w, http.StatusBadRequest, "TaskAgentJobStillRunningException",
-			fmt.Sprintf("The runner %s is currently running a job.", found.name))
-	default:
-		e.remove(found, deleted)
-		w.WriteHeader(http.StatusNoContent)
-	}
 }
 
 // postLegacySession moves a runner that begins with the V1 session to the broker. The address has no slash

@@ -1,7 +1,6 @@
 package emulator
 
 import (
-	"crypto/subtle"
 	"fmt"
 	"net/http"
 	"slices"
@@ -86,22 +85,6 @@ func (e *Emulator) scopeOf(address string) (scope, bool) {
 		s = scope{"repos", parts[0] + "/" + parts[1]}
 	}
 	return s, s.covers(e.opts.Repository)
-}
-
-func (e *Emulator) isAdmin(r *http.Request) bool {
-	want := e.opts.Token.Reveal()
-	return want == "" || subtle.ConstantTimeCompare([]byte(bearer(r)), []byte(want)) == 1
-}
-
-// asRegistrar also lets those in who registered just now: by registration token or management token.
-func (e *Emulator) asRegistrar(h http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if _, ok := e.granted(bearer(r)); !ok && !e.isAdmin(r) && e.subject(bearer(r), kindManagement) == "" {
-			githubError(w, http.StatusUnauthorized, "Bad credentials")
-			return
-		}
-		h(w, r)
-	}
 }
 
 func (e *Emulator) granted(token string) (scope, bool) {
@@ -234,12 +217,28 @@ type restGroup struct {
 	Default    bool   `json:"default"`
 	Visibility string `json:"visibility"`
 	Hosted     bool   `json:"is_hosted"`
+	Public     bool   `json:"allows_public_repositories"`
+	Restricted bool   `json:"restricted_to_workflows"`
+}
+
+func (e *Emulator) restGroup(g group) restGroup {
+	rule := e.opts.GroupRules[g.name]
+	out := restGroup{ID: g.id, Name: g.name, Default: g.id == 1, Visibility: "all", Public: rule.AllowPublic}
+	if rule.Closed {
+		out.Visibility = "selected"
+	}
+	return out
+}
+
+// listGroupRepositories lists the repositories that a group whose visibility is selected admits: none.
+func (e *Emulator) listGroupRepositories(w http.ResponseWriter, _ *http.Request, _ scope) {
+	writeJSON(w, http.StatusOK, map[string]any{"total_count": 0, "repositories": []any{}})
 }
 
 func (e *Emulator) listGroups(w http.ResponseWriter, r *http.Request, _ scope) {
 	out := []restGroup{}
 	for _, g := range e.groups() {
-		out = append(out, restGroup{g.id, g.name, g.id == 1, "all", false})
+		out = append(out, e.restGroup(g))
 	}
 	page := e.page(w, r, len(out))
 	writeJSON(w, http.StatusOK, map[string]any{"total_count": len(out), "runner_groups": out[page.from:page.to]})
@@ -252,18 +251,7 @@ func (e *Emulator) getGroup(w http.ResponseWriter, r *http.Request, _ scope) {
 		githubError(w, http.StatusNotFound, "Not Found")
 		return
 	}
-	writeJSON(w, http.StatusOK, restGroup{g.id, g.name, g.id == 1, "all", false})
-}
-
-func (e *Emulator) getRateLimit(w http.ResponseWriter, _ *http.Request) {
-	reset := time.Now().Add(time.Hour).Unix()
-	rate := func(limit int) map[string]any {
-		return map[string]any{"limit": limit, "used": 0, "remaining": limit, "reset": reset}
-	}
-	writeJSON(w, http.StatusOK, map[string]any{
-		"resources": map[string]any{"core": rate(5000), "actions_runner_registration": rate(10000)},
-		"rate":      rate(5000),
-	})
+	writeJSON(w, http.StatusOK, e.restGroup(g))
 }
 
 // makeLabels keeps the first of each name.

@@ -15,6 +15,7 @@ func (e *Emulator) routes() http.Handler {
 	mux := http.NewServeMux()
 	e.restRoutes(mux)
 	e.runnerRoutes(mux)
+	e.setRoutes(mux)
 
 	mux.HandleFunc("GET /_emulator/state", e.asAdmin(e.getState))
 	mux.HandleFunc("POST /_emulator/workflows", e.asAdmin(e.postWorkflow))
@@ -43,6 +44,19 @@ func (e *Emulator) restRoutes(mux *http.ServeMux) {
 		mux.HandleFunc("GET "+a+"runner-groups", e.asRegistrar(e.scoped(e.listGroups)))
 		mux.HandleFunc("GET "+a+"runner-groups/{id}", e.asAdmin(e.scoped(e.getGroup)))
 	}
+	mux.HandleFunc("GET /orgs/{owner}", e.asAdmin(e.scoped(e.getOrganization)))
+	mux.HandleFunc("GET /repos/{owner}/{repo}", e.asAdmin(e.scoped(e.getRepository)))
+	mux.HandleFunc("GET /orgs/{owner}/actions/runner-groups/{id}/repositories", e.asAdmin(e.scoped(e.listGroupRepositories)))
+	mux.HandleFunc("GET /user", e.asAdmin(e.getUser))
+
+	mux.HandleFunc("GET /app", e.asApp(e.getApp))
+	mux.HandleFunc("GET /app/installations", e.asApp(e.listInstallations))
+	mux.HandleFunc("GET /app/installations/{id}", e.asApp(e.getInstallation))
+	mux.HandleFunc("POST /app/installations/{id}/access_tokens", e.asApp(e.postInstallationToken))
+	mux.HandleFunc("GET /orgs/{owner}/installation", e.asApp(e.findInstallation))
+	mux.HandleFunc("GET /users/{owner}/installation", e.asApp(e.findInstallation))
+	mux.HandleFunc("GET /repos/{owner}/{repo}/installation", e.asApp(e.findInstallation))
+
 	mux.HandleFunc("POST /actions/runner-registration", e.postRegistration)
 	mux.HandleFunc("POST /actions/runners/register", e.asRegistrar(e.postRegister))
 	mux.HandleFunc("GET /rate_limit", e.asAdmin(e.getRateLimit))
@@ -64,6 +78,7 @@ func (e *Emulator) runnerRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /tenant/_apis/connectionData", e.getConnectionData)
 	mux.HandleFunc("GET "+d, e.asPoolUser(e.listPools))
 	mux.HandleFunc("GET "+d+"/{pool}/agents", e.asManager(e.listAgents))
+	mux.HandleFunc("GET "+d+"/{pool}/agents/{id}", e.asManager(e.getAgent))
 	mux.HandleFunc("POST "+d+"/{pool}/agents", e.asManager(e.postAgent))
 	mux.HandleFunc("PUT "+d+"/{pool}/agents/{id}", e.asManager(e.postAgent))
 	mux.HandleFunc("DELETE "+d+"/{pool}/agents/{id}", e.asManager(e.deleteAgent))
@@ -102,6 +117,26 @@ func (e *Emulator) runnerRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /launch/{run}/{archive}", e.getArchive)
 }
 
+// setRoutes are the scale-set service.
+func (e *Emulator) setRoutes(mux *http.ServeMux) {
+	const sets = "/tenant/_apis/runtime/runnerscalesets"
+	mux.HandleFunc("GET /tenant/_apis/runtime/runnergroups", marked(e.asManager(e.findGroups)))
+	mux.HandleFunc("GET /tenant/_apis/runtime/runnergroups/{$}", marked(e.asManager(e.findGroups)))
+	mux.HandleFunc("GET "+sets, marked(e.asManager(e.listSets)))
+	mux.HandleFunc("POST "+sets, e.asManager(e.postSet))
+	mux.HandleFunc("GET "+sets+"/{set}", marked(e.asSetUser(e.getSet)))
+	mux.HandleFunc("PATCH "+sets+"/{set}", e.asSetUser(e.patchSet))
+	mux.HandleFunc("DELETE "+sets+"/{set}", e.asSetUser(e.deleteSet))
+	mux.HandleFunc("POST "+sets+"/{set}/generatejitconfig", e.asSetUser(e.postSetJIT))
+	mux.HandleFunc("POST "+sets+"/{set}/sessions", e.asSetUser(e.postSetSession))
+	mux.HandleFunc("PATCH "+sets+"/{set}/sessions/{id}", e.asSetUser(e.patchSetSession))
+	mux.HandleFunc("DELETE "+sets+"/{set}/sessions/{id}", e.asSetUser(e.deleteSetSession))
+	mux.HandleFunc("GET "+sets+"/{set}/acquirablejobs", e.asSetUser(e.listAcquirable))
+	mux.HandleFunc("POST "+sets+"/{set}/acquirejobs", e.asListener(e.postAcquireJobs))
+	mux.HandleFunc("GET /queue/{set}", e.asListener(e.getSetMessage))
+	mux.HandleFunc("DELETE /queue/{set}/{message}", e.asListener(e.deleteSetMessage))
+}
+
 // middleware is what every request goes through: one spelling of the path, the faults, a line in the log.
 func (e *Emulator) middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -121,8 +156,6 @@ func (e *Emulator) middleware(next http.Handler) http.Handler {
 		}
 		e.log.Debug("request", "method", r.Method, "path", path)
 		w.Header().Set("X-GitHub-Request-Id", newGUID())
-		if !e.inject(w, r, next) {
-			next.ServeHTTP(w, r)
-		}
+		e.faulty(w, r, next)
 	})
 }

@@ -41,6 +41,9 @@ func (e *Emulator) postAcquire(w http.ResponseWriter, r *http.Request, found *ru
 			found.os = os
 		}
 		e.log.Info("job started", "job", j.def.Name, "runner", found.name)
+		if s := j.claim.set; s != nil {
+			e.tell(s, jobStarted, j)
+		}
 		e.changed()
 	}
 	writeJSON(w, http.StatusOK, m)

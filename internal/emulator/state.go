@@ -16,6 +16,8 @@ type State struct {
 	Time    time.Time     `json:"time"`
 	Runs    []RunState    `json:"runs"`
 	Runners []RunnerState `json:"runners"` // registrations; those that ended are gone
+
+	ScaleSets []ScaleSetState `json:"scale_sets"`
 }
 
 // RunState is one run of a workflow.
@@ -46,6 +48,8 @@ type JobState struct {
 	Waiting     string            `json:"waiting,omitempty"` // why it waits, for people
 	Reason      string            `json:"reason,omitempty"`  // why it ended as it did, where the runner did not say
 	Requeued    int               `json:"requeued,omitempty"`
+	ScaleSet    string            `json:"scale_set,omitempty"` // that it is assigned to
+	Lapses      int               `json:"lapses,omitempty"`    // assignments that no runner came for
 	Created     time.Time         `json:"created"`
 	Queued      time.Time         `json:"queued,omitzero"`
 	Started     time.Time         `json:"started,omitzero"` // acquired by a runner
@@ -83,6 +87,7 @@ type RunnerState struct {
 	Name      string    `json:"name"`
 	Scope     string    `json:"scope"` // octo/demo, octo, enterprises/big
 	Group     string    `json:"group"`
+	ScaleSet  string    `json:"scale_set,omitempty"`
 	Labels    []string  `json:"labels"`
 	Ephemeral bool      `json:"ephemeral"`
 	Online    bool      `json:"online"`
@@ -125,8 +130,12 @@ func (e *Emulator) state(logs bool) State {
 		if r.job != nil {
 			state.Job = r.job.def.Name
 		}
+		if r.set != nil {
+			state.ScaleSet = r.set.name
+		}
 		s.Runners = append(s.Runners, state)
 	}
+	s.ScaleSets = e.scaleSetStates()
 	return s
 }
 
@@ -158,9 +167,12 @@ func (e *Emulator) jobState(j *job, logs bool) JobState {
 	s := JobState{
 		ID: j.id, GUID: j.def.ID, RunID: j.run.id, Key: j.def.Key, Name: j.def.Name,
 		Labels: slices.Clone(j.def.RunsOn.Labels), Group: j.def.RunsOn.Group, Needs: slices.Clone(j.def.Needs),
-		Status: j.status(), Conclusion: j.conclusion, Reason: j.reason, Requeued: j.requeued,
+		Status: j.status(), Conclusion: j.conclusion, Reason: j.reason, Requeued: j.requeued, Lapses: j.claim.lapses,
 		Created: j.created, Queued: j.queuedAt, Started: j.startedAt, Completed: j.completedAt,
 		Outputs: maps.Clone(j.outputs), Annotations: slices.Clone(j.annotations), Steps: []StepState{}, Waiting: e.waiting(j),
+	}
+	if j.claim.set != nil {
+		s.ScaleSet = j.claim.set.name
 	}
 	if j.phase == running {
 		s.LockedUntil = j.lockedUntil
@@ -207,9 +219,12 @@ func (e *Emulator) waiting(j *job) string {
 	default:
 		return ""
 	}
+	if why := e.waitingForSet(j); j.claim.set != nil || e.stuck(j) || why != "" && !e.hasPlainRunners() {
+		return why
+	}
 	var busy, offline, misfits []string
 	for _, r := range e.registeredIn(func(scope) bool { return true }) {
-		switch why := r.misfit(j, e.opts.Repository); {
+		switch why := e.misfit(r, j); {
 		case why != "":
 			misfits = append(misfits, r.name+": "+why)
 		case r.job != nil:

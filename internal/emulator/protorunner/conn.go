@@ -21,6 +21,23 @@ import (
 // ErrGone says that GitHub does not know the registration any more.
 var ErrGone = errors.New("the runner's registration was not found")
 
+// ErrDeprecated says that GitHub gives no messages to a runner of this version.
+var ErrDeprecated = errors.New("the runner's version is deprecated")
+
+// refused reads from an answer that is no success what the official runner reads from it.
+func refused(err error) error {
+	if s, ok := errors.AsType[*statusError](err); ok && s.status == http.StatusForbidden {
+		var body struct {
+			Kind    string `json:"errorKind"`
+			Message string `json:"errorMessage"`
+		}
+		if json.Unmarshal([]byte(s.body), &body) == nil && body.Kind == "RunnerVersionTooOld" {
+			return fmt.Errorf("%w: %s", ErrDeprecated, body.Message)
+		}
+	}
+	return err
+}
+
 // statusError is an answer that is no success.
 type statusError struct {
 	method, url string
@@ -42,7 +59,7 @@ func statusOf(err error) int {
 // passing says whether a later try may succeed: nothing came back, or the server was out of order.
 func passing(err error) bool {
 	s := statusOf(err)
-	return !errors.Is(err, ErrGone) && (s == 0 || s == http.StatusTooManyRequests || s >= 500)
+	return !errors.Is(err, ErrGone) && !errors.Is(err, ErrDeprecated) && (s == 0 || s == http.StatusTooManyRequests || s >= 500)
 }
 
 // conn sends requests under one bearer token.

@@ -26,6 +26,8 @@ type Options struct {
 	Outputs map[string]string
 	// Abrupt makes it die with ctx as a killed process does: the job is not reported, the session not deleted.
 	Abrupt bool
+	// Version is what it says about itself; the constant when empty.
+	Version string
 	// Renew is the distance of renewals: 60 s when zero.
 	Renew time.Duration
 	// Output takes the official runner's lines; discarded when nil.
@@ -56,8 +58,8 @@ type agent struct {
 }
 
 // Run is the whole life of a runner: it connects, listens, executes one job, reports it, leaves and returns
-// nil. Before a job it returns when ctx ends or the registration is gone (ErrGone); what may pass is tried
-// again. A ctx that ends during the job cancels the job, which is still reported.
+// nil. Before a job it returns when ctx ends, the registration is gone (ErrGone) or its version is too old
+// (ErrDeprecated); what may pass is tried again. A ctx that ends during the job cancels the job, which is still reported.
 func Run(ctx context.Context, jitConfig string, opts Options) error {
 	cfg, err := ParseJIT(jitConfig)
 	if err != nil {
@@ -65,16 +67,25 @@ func Run(ctx context.Context, jitConfig string, opts Options) error {
 	}
 	opts.Client = cmp.Or(opts.Client, http.DefaultClient)
 	opts.Conclusion = cmp.Or(opts.Conclusion, "succeeded")
+	opts.Version = cmp.Or(opts.Version, Version)
 	opts.Renew = cmp.Or(opts.Renew, time.Minute)
 	if opts.Output == nil {
 		opts.Output = io.Discard
 	}
 	a := &agent{cfg: cfg, opts: opts, listen: &conn{client: opts.Client}}
 	if err := a.connect(ctx); err != nil {
-		return err
+		return a.deplore(err)
 	}
 	defer a.leave(ctx)
-	return a.serve(ctx)
+	return a.deplore(a.serve(ctx))
+}
+
+// deplore prints the official runner's line about a version that is too old.
+func (a *agent) deplore(err error) error {
+	if errors.Is(err, ErrDeprecated) {
+		fmt.Fprintf(a.opts.Output, "An error occured: Runner version v%s is deprecated and cannot receive messages.\n", a.opts.Version)
+	}
+	return err
 }
 
 // serve waits for a job and executes it.
@@ -131,13 +142,15 @@ func (a *agent) connect(ctx context.Context) error {
 		_, err := a.call(ctx, http.MethodPost, "session", map[string]any{
 			"ownerName": a.cfg.RunnerName, "useFipsEncryption": false,
 			"agent": map[string]any{
-				"id": json.Number(a.cfg.RunnerID), "name": a.cfg.RunnerName, "version": Version,
+				"id": json.Number(a.cfg.RunnerID), "name": a.cfg.RunnerName, "version": a.opts.Version,
 				"osDescription": runtime.GOOS, "ephemeral": true,
 			},
 		}, &out)
 		switch statusOf(err) {
 		case http.StatusNotFound:
 			return fmt.Errorf("cannot open a session: %w", ErrGone)
+		case http.StatusForbidden:
+			return refused(err)
 		case http.StatusConflict: // the session of a runner that was killed lasts a while
 			return fmt.Errorf("cannot open a session: another is active: %s", err)
 		}
@@ -147,7 +160,7 @@ func (a *agent) connect(ctx context.Context) error {
 		return fmt.Errorf("cannot connect runner %s: %w", a.cfg.RunnerName, err)
 	}
 	a.session = out.ID
-	fmt.Fprintf(a.opts.Output, "\n√ Connected to GitHub\n\nCurrent runner version: '%s'\n", Version)
+	fmt.Fprintf(a.opts.Output, "\n√ Connected to GitHub\n\nCurrent runner version: '%s'\n", a.opts.Version)
 	a.say("Listening for Jobs")
 	return nil
 }
@@ -165,7 +178,7 @@ func (a *agent) leave(ctx context.Context) {
 // poll asks until the broker says something.
 func (a *agent) poll(ctx context.Context, status string) (*brokerMessage, error) {
 	q := url.Values{
-		"sessionId": {a.session}, "status": {status}, "runnerVersion": {Version},
+		"sessionId": {a.session}, "status": {status}, "runnerVersion": {a.opts.Version},
 		"os": {runtime.GOOS}, "architecture": {runtime.GOARCH}, "disableUpdate": {"true"},
 	}
 	for {
@@ -180,7 +193,7 @@ func (a *agent) poll(ctx context.Context, status string) (*brokerMessage, error)
 		case statusOf(err) == http.StatusNotFound:
 			return nil, fmt.Errorf("cannot listen: %w: %w", ErrGone, err)
 		case err != nil:
-			return nil, fmt.Errorf("cannot listen: %w", err)
+			return nil, fmt.Errorf("cannot listen: %w", refused(err))
 		case m.Type != "":
 			return &m, nil
 		}
@@ -194,7 +207,7 @@ func (a *agent) take(ctx context.Context, m *brokerMessage) (*job, error) {
 		return nil, fmt.Errorf("cannot read the job offer: %w", err)
 	}
 	if ref.Acknowledge {
-		q := url.Values{"sessionId": {a.session}, "status": {"Online"}, "runnerVersion": {Version}}
+		q := url.Values{"sessionId": {a.session}, "status": {"Online"}, "runnerVersion": {a.opts.Version}}
 		// The official runner ignores what comes back.
 		a.call(ctx, http.MethodPost, "acknowledge?"+q.Encode(), map[string]string{"runnerRequestId": ref.Request}, nil)
 	}

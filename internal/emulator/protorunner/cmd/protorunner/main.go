@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -13,7 +14,10 @@ import (
 	"github.com/mirego/tasuki/internal/emulator/protorunner"
 )
 
-const jitVariable = "ACTIONS_RUNNER_INPUT_JITCONFIG"
+const (
+	jitVariable        = "ACTIONS_RUNNER_INPUT_JITCONFIG"
+	deprecatedVariable = "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE"
+)
 
 func main() { os.Exit(run()) }
 
@@ -29,6 +33,9 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := protorunner.Run(ctx, config, protorunner.Options{Hold: *hold, Conclusion: *conclusion, Output: os.Stdout})
+	if errors.Is(err, protorunner.ErrDeprecated) && os.Getenv(deprecatedVariable) == "1" {
+		return 7 // the official runner's
+	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "protorunner: %v\n", err)
 		return 1
