@@ -96,7 +96,7 @@ func (a *app) demo(ctx context.Context, f demoFlags, files []string) error {
 	defer stop()
 	d := &demo{
 		app: a, flags: f, home: home, labels: labels, workflows: workflows,
-		advertise: "http://" + guestGitHub, demand: jobDemand{slots: f.slots},
+		advertise: "http://" + guestGitHub,
 	}
 	d.open, d.bring = d.openHost, d.bringImage
 	return d.run(ctx)

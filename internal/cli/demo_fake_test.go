@@ -44,7 +44,7 @@ func fakeDemo(t *testing.T, text, flags string) (*demo, *bytes.Buffer) {
 	out := new(bytes.Buffer)
 	d := &demo{
 		app: &app{stdout: out, stderr: out, logLevel: "debug"}, home: filepath.Join(t.TempDir(), "home"),
-		flags: demoFlags{slots: 2, timeout: time.Minute}, labels: demoLabels(nil), workflows: []*workflow.Workflow{w}, demand: jobDemand{slots: 2},
+		flags: demoFlags{slots: 2, timeout: time.Minute}, labels: demoLabels(nil), workflows: []*workflow.Workflow{w},
 	}
 	d.open = func() (*demoHost, error) {
 		h := &demoHost{dialer: local.Dialer{}, newKey: ssh.NewKey}

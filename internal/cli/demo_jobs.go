@@ -65,17 +65,17 @@ func unservable(state emulator.State, labels []string) error {
 
 // jobDemand is the agent's Demand of a demo: as many runners on their way as
 // there are jobs left that none has taken, so that no guest boots for nothing.
+// The host's slots bound them, and its status says so.
 type jobDemand struct {
-	mu    sync.Mutex
-	slots int
-	left  int
+	mu   sync.Mutex
+	left int
 }
 
 // Want implements agent.Demand.
 func (d *jobDemand) Want() (int, string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return min(d.left, d.slots), fmt.Sprintf("jobs that wait for a runner: %d", d.left)
+	return d.left, fmt.Sprintf("jobs that wait for a runner: %d", d.left)
 }
 
 func (d *jobDemand) set(left int) {

@@ -203,7 +203,7 @@ func TestDemo(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		if status := string(res.Stdout); !strings.Contains(status, "demo") || !strings.Contains(status, "1 of 1") {
+		if status := string(res.Stdout); !strings.Contains(status, "1 of 1 slot") || !strings.Contains(status, "no free slot") {
 			t.Errorf("status says\n%s", status)
 		}
 		if code := p.end(); code != 0 {

@@ -85,11 +85,11 @@ func TestIncidentUnservableJob(t *testing.T) {
 }
 
 func TestDemoWantsNoMoreRunnersThanJobsAreLeft(t *testing.T) {
-	d := jobDemand{slots: 2}
+	var d jobDemand
 	state := emulator.State{Runs: []emulator.RunState{{Jobs: []emulator.JobState{
 		{Status: "pending"}, {Status: "queued"}, {Status: "queued"}, {Status: "in_progress"}, {Status: "completed"},
 	}}}}
-	for _, want := range []int{2, 2, 1, 0} {
+	for _, want := range []int{3, 2, 1, 0} {
 		d.set(untaken(state))
 		if got, _ := d.Want(); got != want {
 			t.Errorf("wants %d, want %d", got, want)
