@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -139,47 +138,18 @@ func (d *Driver) recordOf(spec vm.Spec) (record, error) {
 	}, nil
 }
 
-var (
-	keyForm  = regexp.MustCompile(`^[a-z0-9@.-]+ [A-Za-z0-9+/=]+( [[:print:]]*)?$`)
-	userForm = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
-	hostForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$`)
-)
-
+// checkSpec adds what only this driver asks for to the rules of all.
 func (d *Driver) checkSpec(spec vm.Spec) error {
-	bad := func(format string, args ...any) error {
-		return fmt.Errorf(format+": %w", append(args, vm.ErrSpec)...)
-	}
-	if err := vm.CheckName(spec.Name); err != nil {
+	if err := vm.CheckSpec(spec, d.Capabilities()); err != nil {
 		return err
 	}
 	if !d.ours(spec.Name) {
-		return bad("its name does not begin with %q", d.opt.Prefix)
+		return fmt.Errorf("its name does not begin with %q: %w", d.opt.Prefix, vm.ErrSpec)
 	}
 	if spec.Owner.Installation != d.opt.Installation {
-		return bad("it belongs to the installation %q, this one is %q", spec.Owner.Installation, d.opt.Installation)
+		return fmt.Errorf("it belongs to the installation %q, this one is %q: %w", spec.Owner.Installation, d.opt.Installation, vm.ErrSpec)
 	}
-	if spec.CPUs < 0 || spec.MemoryMiB < 0 || spec.DiskGB < 0 {
-		return bad("%d processors, %d MiB of memory, %d GB of disk: none may be negative", spec.CPUs, spec.MemoryMiB, spec.DiskGB)
-	}
-	if key := strings.TrimSpace(spec.LoginKey); key != "" && !keyForm.MatchString(key) {
-		return bad("its login key is not one line of authorized_keys")
-	}
-	if spec.Hostname != "" && !hostForm.MatchString(spec.Hostname) {
-		return bad("%q is not a host name", spec.Hostname)
-	}
-	if user := spec.Image.Labels[image.LabelUser]; user != "" && !userForm.MatchString(user) {
-		return bad("the image names the user %q, which is no user name", user)
-	}
-	if os := spec.Image.Labels[image.LabelOS]; os != "" && os != image.OSLinux {
-		return bad("the image holds %q; QEMU runs Linux guests", os)
-	}
-	if arch := spec.Image.Labels[image.LabelArch]; arch != "" && arch != d.arch {
-		return bad("the image is made for %s and this machine is %s", arch, d.arch)
-	}
-	if err := d.checkNetwork(spec.Network); err != nil {
-		return err
-	}
-	return nil
+	return d.checkNetwork(spec.Network)
 }
 
 // bootOf reads how an image's guests come up.
