@@ -1,8 +1,10 @@
 #!/bin/sh
 # Says what is missing on this machine for the build, the demo and the tests, and
 # installs it: packages by apt-get (through sudo unless root), Go for this user
-# alone. It asks nothing unless there is a terminal to ask on.
+# alone. It asks nothing but sudo's password, and that on a terminal only.
+# "prepare.sh demo" leaves out what only the tests need.
 set -eu
+for_what=${1:-tests}
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/golib.sh
 . "$here/golib.sh"
@@ -24,27 +26,44 @@ need() {
 	missing="$missing $2"
 }
 
+# become_root COMMAND... makes sure that as_root works, or ends with the command
+# that root shall run by hand.
+become_root() {
+	[ "$(id -u)" != 0 ] || return 0
+	command -v sudo >/dev/null 2>&1 || die "there is no sudo here; as root, run: $*"
+	sudo -n true 2>/dev/null && return
+	[ -t 0 ] || die "sudo wants a password, and there is no terminal to ask on; as root, run: $*"
+	say "sudo asks for your password, to run: $*"
+	sudo -v || die "sudo does not let $(id -un) become root; as root, run: $*"
+}
+
 as_root() {
-	if [ "$(id -u)" = 0 ]; then
-		"$@"
-	elif [ -t 0 ]; then
-		sudo "$@"
+	if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi </dev/null
+}
+
+# apt_get says nothing but warnings unless it fails: its hundreds of lines hide
+# what is said here.
+apt_get() {
+	log=$(mktemp)
+	status=0
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" >"$log" 2>&1 || status=$?
+	if [ "$status" = 0 ]; then
+		grep '^[WE]:' "$log" >&2 || true
 	else
-		sudo -n "$@"
+		cat "$log" >&2
 	fi
+	rm -f "$log"
+	return "$status"
 }
 
 install_packages() {
-	hint="as root, run: apt-get install$missing"
-	if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null 2>&1; then
-		die "cannot install without sudo; $hint"
-	fi
-	say "installing:$missing"
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q </dev/null ||
-		die "cannot read the package lists; $hint"
+	by_hand="apt-get update && apt-get install --no-install-recommends$missing"
+	become_root "$by_hand"
+	say "installing$missing"
+	apt_get update || die "apt-get cannot read its package lists (above)"
 	# shellcheck disable=SC2086 # a list of packages
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing </dev/null ||
-		die "cannot install packages; $hint"
+	apt_get install --no-install-recommends $missing ||
+		die "apt-get cannot install this (above); once it can, as root: $by_hand"
 }
 
 check_packages() {
@@ -54,11 +73,13 @@ check_packages() {
 	*) die "no guests run on $(uname -m) so far; x86_64 and aarch64 do" ;;
 	esac
 	need qemu-img qemu-utils "it makes a guest's disk a clone of the image's"
-	need passt passt "it gives guests the internet and nothing of the host"
 	need mmdebstrap mmdebstrap "it builds the guest image"
 	need mke2fs e2fsprogs "it writes the guest image's disk"
 	need git git "a checkout in a job brings what git tracks"
-	need ssh-keygen openssh-client "tests compare our SSH with it"
+	if [ "$for_what" != demo ]; then
+		need passt passt "it gives guests the internet and nothing of the host"
+		need ssh-keygen openssh-client "tests compare our SSH with it"
+	fi
 	[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || {
 		say "Debian's keys are missing: the guest image is made of Debian's packages"
 		missing="$missing debian-archive-keyring"
@@ -82,8 +103,9 @@ check_user() {
 	for file in /etc/subuid /etc/subgid; do
 		grep -q -e "^$me:" -e "^$(id -u):" "$file" 2>/dev/null && continue
 		say "user $me has no range of ids in $file: a user namespace needs one"
-		as_root usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "$me" </dev/null ||
-			die "as root, run: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $me"
+		set -- usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "$me"
+		become_root "$*"
+		as_root "$@" || die "$me got no range of ids (above); as root, run: $*"
 		break
 	done
 }
@@ -127,7 +149,8 @@ go_from_proxy() { # PLATFORM TMPDIR
 
 install_go() {
 	case $(uname -m) in x86_64) platform=linux-amd64 ;; *) platform=linux-arm64 ;; esac
-	say "Go $(go_needed) or newer is missing: installing $go_version for you alone, into $go_cache"
+	say "Go $(go_needed) or newer is missing: it builds Tasuki"
+	say "installing Go $go_version (about 70 MB) for this user alone, into $go_cache"
 	mkdir -p "$(dirname "$go_cache")"
 	tmp=$(mktemp -d "$go_cache.XXXXXX")
 	trap 'rm -rf "$tmp"' EXIT
@@ -145,9 +168,10 @@ install_go() {
 case $(uname -s) in
 Linux) ;;
 Darwin)
+	[ "$for_what" != demo ] || die "the demo needs Linux so far: its guest image is built by mmdebstrap, which runs on Linux only.
+What works on a Mac: make build, make test (without guests), bin/tasuki emulator and bin/tasuki registry"
 	find_go || die "Go $(go_needed) or newer is missing; get it from https://go.dev/dl"
-	[ "${1:-}" != demo ] || die "the demo needs Linux so far: its guest image is built by mmdebstrap, which runs on Linux only.
-What works on a Mac: make build, make test (without guests), and bin/tasuki emulator"
+	say "everything is here (Go $(go_version_of "$found_go"))"
 	exit 0
 	;;
 *) die "no preparation for $(uname -s); Linux and macOS have one" ;;
