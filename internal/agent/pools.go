@@ -197,10 +197,13 @@ func (a *Agent) newName(poolName string) string {
 	return strings.Join([]string{short(a.opt.Prefix, 12), short(a.opt.Host, 16), a.opt.Installation, short(poolName, 19), string(b)}, "-")
 }
 
-// ownName says whether a runner was named by this installation, under any name
+// ownName says whether a runner was named by this installation.
+func (a *Agent) ownName(name string) bool { return Named(a.opt.Prefix, a.opt.Installation, name) }
+
+// Named says whether a runner was named by an installation, under any name
 // that its host ever had. Hosts of one name do not meet.
-func (a *Agent) ownName(name string) bool {
-	return strings.HasPrefix(name, short(a.opt.Prefix, 12)+"-") && strings.Contains(name, "-"+a.opt.Installation+"-")
+func Named(prefix, installation, name string) bool {
+	return strings.HasPrefix(name, short(prefix, 12)+"-") && strings.Contains(name, "-"+installation+"-")
 }
 
 // short makes a word that fits into a guest's name.

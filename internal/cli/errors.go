@@ -36,7 +36,7 @@ var errorTable = []struct {
 	{client.ErrNoAgent, exitTrouble, "start one with tasuki host run --config FILE, or name its folder with --home"},
 	{daemon.ErrRunning, exitTrouble, "stop it first, or give this one another host.home; tasuki status shows what it does"},
 	{daemon.ErrSocketPath, exitTrouble, "choose a shorter folder: host.home in the configuration, or --home"},
-	{runner.ErrDenied, exitTrouble, "check github.token and its permissions"},
+	{runner.ErrDenied, exitTrouble, "tasuki github check says what is wrong, and what to do"},
 	{proc.ErrNotInstalled, exitTrouble, ""},
 	{fs.ErrPermission, exitTrouble, "run it as the user who owns the file, or give that user the right"},
 }

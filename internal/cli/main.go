@@ -34,6 +34,7 @@ var commands = []func(*app) *cobra.Command{
 	newHold,
 	newSSH,
 	newLogs,
+	newGitHubGroup,
 	newImage,
 	newConfig,
 	newEmulator,

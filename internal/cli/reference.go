@@ -31,7 +31,8 @@ func allCommands(root *cobra.Command) []*cobra.Command {
 		if cmd.Hidden || cmd.Name() == "help" || cmd.Name() == "completion" {
 			continue
 		}
-		if !cmd.HasSubCommands() {
+		// One that has subcommands, and flags of its own, does something itself.
+		if !cmd.HasSubCommands() || cmd.LocalNonPersistentFlags().HasAvailableFlags() {
 			out = append(out, cmd)
 		}
 		out = append(out, allCommands(cmd)...)

@@ -21,6 +21,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/mirego/tasuki/internal/emulator/protorunner"
+	"github.com/mirego/tasuki/internal/github"
+	"github.com/mirego/tasuki/internal/runner"
 )
 
 // TestMain makes this binary stand for the programs that scripts run.
@@ -69,7 +71,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Deadline:            time.Now().Add(time.Minute), // only to end a story that hangs
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"freeport": freeport, "until": until, "code": code, "signal": sendSignal,
+			"freeport": freeport, "until": until, "code": code, "signal": sendSignal, "register": register,
 		},
 	})
 }
@@ -132,5 +134,18 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if strconv.Itoa(got) != args[0] {
 		ts.Fatalf("exit status %d, want %s", got, args[0])
+	}
+}
+
+// register URL SCOPE NAME... registers runners, as anybody may.
+func register(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: register URL SCOPE NAME...")
+	}
+	c, err := github.New(github.Options{URL: args[0], Scope: args[1]})
+	ts.Check(err)
+	for _, name := range args[2:] {
+		_, err := c.Credential(context.Background(), runner.Registration{Name: name, Labels: []string{"self-hosted"}})
+		ts.Check(err)
 	}
 }

@@ -15,11 +15,9 @@ import (
 
 	"github.com/mirego/tasuki/internal/agent"
 	"github.com/mirego/tasuki/internal/base/atomicfile"
-	"github.com/mirego/tasuki/internal/base/secret"
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/eventlog"
-	"github.com/mirego/tasuki/internal/github"
 	"github.com/mirego/tasuki/internal/guest"
 	"github.com/mirego/tasuki/internal/guest/local"
 	"github.com/mirego/tasuki/internal/guest/ssh"
@@ -99,7 +97,7 @@ type wiring struct {
 	log          *slog.Logger
 	ssh          *ssh.Dialer
 	drivers      map[string]vm.Driver
-	scopes       map[string]*github.Client
+	gitHubs      *gitHubs
 	images       *registryImages
 	folders      *folderImages
 }
@@ -107,7 +105,7 @@ type wiring struct {
 func newWiring(cfg *config.Config, installation string, log *slog.Logger) *wiring {
 	return &wiring{
 		host: cfg.Host, installation: installation, log: log,
-		ssh: &ssh.Dialer{}, drivers: map[string]vm.Driver{}, scopes: map[string]*github.Client{},
+		ssh: &ssh.Dialer{}, drivers: map[string]vm.Driver{}, gitHubs: newGitHubs(log),
 		folders: &folderImages{},
 	}
 }
@@ -139,20 +137,20 @@ func (w *wiring) unchangeable(cfg *config.Config) error {
 // pools returns the configured pools with all that they work on. Secrets that
 // cannot be read are errors now and not with the first job.
 func (w *wiring) pools(ctx context.Context, cfg *config.Config) ([]agent.Pool, error) {
-	if _, err := cfg.GitHub.Token.Read(ctx); err != nil {
-		return nil, fmt.Errorf("github.token: %w", err)
-	}
 	logins, err := registryLogins(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
 	var out []agent.Pool
-	for _, spec := range cfg.Specs() {
-		p := agent.Pool{Spec: spec}
+	for i, spec := range cfg.Specs() {
+		p, account := agent.Pool{Spec: spec}, *cfg.Account(cfg.Pools[i].GitHub)
+		if err := readable(ctx, account); err != nil {
+			return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
+		}
 		if p.Driver, p.Dialer, err = w.driver(spec.Driver); err != nil {
 			return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
 		}
-		if p.GitHub, err = w.scope(cfg, spec.Scope); err != nil {
+		if p.GitHub, err = w.gitHubs.scope(account, spec.Scope); err != nil {
 			return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
 		}
 		if p.Images, err = w.imagesFor(spec.Driver); err != nil {
@@ -200,26 +198,6 @@ func (w *wiring) newDriver(name string) (vm.Driver, error) {
 		})
 	}
 	return nil, withHint(fmt.Errorf("driver %q is not in this version yet: %w", name, vm.ErrUnsupported), "use driver qemu, or remove the pool")
-}
-
-// scope returns the client of one scope at GitHub.
-func (w *wiring) scope(cfg *config.Config, scope string) (*github.Client, error) {
-	key := fmt.Sprintf("%s %s %+v", cfg.GitHub.URL, scope, cfg.GitHub.Token)
-	if c, ok := w.scopes[key]; ok {
-		return c, nil
-	}
-	var token func(context.Context) (secret.String, error)
-	if !cfg.GitHub.Token.IsZero() {
-		token = cfg.GitHub.Token.Read
-	}
-	c, err := github.New(github.Options{
-		URL: cfg.GitHub.URL, Scope: scope, Token: token, UserAgent: "tasuki/" + versionName(), Log: w.log,
-	})
-	if err != nil {
-		return nil, err
-	}
-	w.scopes[key] = c
-	return c, nil
 }
 
 // imagesFor returns where the images of a driver's guests come from.

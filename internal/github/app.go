@@ -200,8 +200,10 @@ func (i *installation) explain(doing string, err error) error {
 	case http.StatusUnauthorized:
 		return i.denied(doing, fmt.Sprintf("%s: GitHub does not take the key of app %q: it is another app's, was deleted, or this host's clock is wrong (%s)",
 			what, i.app.ID, skewWords(res, i.account.now())))
-	case http.StatusForbidden, http.StatusNotFound:
-		return i.denied(doing, what+": the installation is suspended or no more")
+	case http.StatusNotFound:
+		return i.denied(doing, fmt.Sprintf("%s: GitHub knows no app %q, or its installation is no more", what, i.app.ID))
+	case http.StatusForbidden:
+		return i.denied(doing, what+": the installation is suspended")
 	}
 	return fmt.Errorf("cannot %s: %s", doing, what)
 }

@@ -30,6 +30,9 @@ func (c *Client) meaning(err error) error {
 	if limit, ok := errors.AsType[*LimitError](err); ok {
 		return limit // without the address of a call that only wanted a token
 	}
+	if ours, ok := errors.AsType[*credentialError](err); ok {
+		return ours
+	}
 	res := reply(err)
 	if res == nil {
 		if hint := networkHint(err); hint != "" {

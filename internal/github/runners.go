@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/mirego/tasuki/internal/base/secret"
 	"github.com/mirego/tasuki/internal/runner"
@@ -173,65 +172,4 @@ func (c *Client) visible(ctx context.Context) error {
 		err = errNoAnswer
 	}
 	return err
-}
-
-// group returns the id of a runner group.
-func (c *Client) group(ctx context.Context, name string) (int64, error) {
-	key := strings.ToLower(name)
-	if key == "" || key == "default" {
-		return defaultGroup, nil
-	}
-	if c.scope.repository() {
-		return 0, fmt.Errorf("cannot use runner group %q with repository %s: groups belong to organisations; leave it out or name the organisation as the scope",
-			name, c.scope.name)
-	}
-	c.mu.Lock()
-	id, known := c.groups[key]
-	c.mu.Unlock()
-	if known {
-		return id, nil
-	}
-	id, err := c.findGroup(ctx, name)
-	if err != nil {
-		return 0, c.explain(fmt.Sprintf("find runner group %q", name), err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.groups[key] = id
-	return id, nil
-}
-
-func (c *Client) findGroup(ctx context.Context, name string) (int64, error) {
-	var names []string
-	for page := 1; page <= maxPages; page++ {
-		var got struct {
-			Groups *[]struct {
-				ID   int64  `json:"id"`
-				Name string `json:"name"`
-			} `json:"runner_groups"`
-		}
-		path := fmt.Sprintf("/actions/runner-groups?per_page=%d&page=%d", perPage, page)
-		if _, err := c.call(ctx, http.MethodGet, path, nil, &got); err != nil {
-			return 0, err
-		}
-		if got.Groups == nil {
-			return 0, errNoAnswer
-		}
-		for _, g := range *got.Groups {
-			if strings.EqualFold(g.Name, name) && g.ID != 0 {
-				return g.ID, nil
-			}
-			names = append(names, g.Name)
-		}
-		if len(*got.Groups) < perPage {
-			break
-		}
-	}
-	return 0, fmt.Errorf("there is none of that name; there are: %s", strings.Join(names, ", "))
-}
-
-func (c *Client) forgetGroup(name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.groups, strings.ToLower(name))
 }

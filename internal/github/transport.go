@@ -66,6 +66,9 @@ func (a *Account) identityOf(s scope) *identity {
 	case a.opt.Token != nil:
 		id.fetch = func(ctx context.Context) (lease, error) {
 			token, err := a.opt.Token(ctx)
+			if err != nil {
+				err = &credentialError{err}
+			}
 			return lease{token: token}, err
 		}
 	}
@@ -89,7 +92,9 @@ func (id *identity) get(ctx context.Context) (secret.String, error) {
 	}
 	next, err := id.fetch(ctx)
 	if err == nil {
-		err = checkToken(next.token.Reveal())
+		if bad := checkToken(next.token.Reveal()); bad != nil {
+			err = &credentialError{bad}
+		}
 	}
 	if err != nil {
 		if !id.lease.token.Empty() && (id.lease.expires.IsZero() || now.Before(id.lease.expires)) && ctx.Err() == nil {
