@@ -75,6 +75,7 @@ check_packages() {
 	need qemu-img qemu-utils "it makes a guest's disk a clone of the image's"
 	need mmdebstrap mmdebstrap "it builds the guest image"
 	need mke2fs e2fsprogs "it writes the guest image's disk"
+	need mount mount "it mounts what mke2fs copies"
 	need git git "a checkout in a job brings what git tracks"
 	if [ "$for_what" != demo ]; then
 		need passt passt "it gives guests the internet and nothing of the host"

@@ -76,7 +76,7 @@ func (d *demo) openHost() (_ *demoHost, err error) {
 	caps := h.driver.Capabilities()
 	how := "QEMU with " + strings.ToUpper(caps.Accel)
 	if caps.Accel == "tcg" {
-		how = "QEMU, emulating: this machine has no hardware virtualisation"
+		how = "QEMU, emulating: " + caps.AccelReason
 	}
 	task.Done("%s", how)
 	return h, nil

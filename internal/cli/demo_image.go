@@ -75,7 +75,7 @@ func (d *demo) buildImage(ctx context.Context, program string) (image.Source, er
 	case errors.Is(err, debian.ErrHost):
 		err = withHint(err, "make demo installs what is missing")
 	case ctx.Err() == nil:
-		err = withHint(err, "is a Debian mirror reachable from here? --mirror names another; what happened is in "+d.path("demo.log"))
+		err = withHint(err, "what mmdebstrap said is in "+d.path("demo.log")+"; if it reached no Debian mirror, --mirror names another")
 	}
 	task.Fail()
 	return src, err

@@ -92,7 +92,7 @@ func mmdebstrap(ctx context.Context, o Options, key string, files buildFiles) er
 	if err != nil {
 		return err
 	}
-	watch := &watcher{report: o.Progress, log: func(line string) { o.Log.Debug("mmdebstrap", "line", line) }}
+	watch := &watcher{report: o.Progress, log: func(line string) { o.Log.Info("mmdebstrap", "line", line) }}
 	ctx, cancel := context.WithTimeoutCause(ctx, buildLimit, fmt.Errorf("not done after %v", buildLimit))
 	defer cancel()
 	cmd := proc.Cmd{
@@ -248,7 +248,7 @@ func preflight(arch string) error {
 	if _, known := cmdline[arch]; !known || arch != runtime.GOARCH {
 		return fmt.Errorf("cannot build for %q on %q: build on a machine of that architecture: %w", arch, runtime.GOARCH, ErrHost)
 	}
-	for program, pkg := range map[string]string{"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"} {
+	for program, pkg := range map[string]string{"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "mount": "mount"} {
 		if _, err := lookSbin(program); err != nil {
 			return fmt.Errorf("%w; run: sudo apt-get install %s: %w", err, pkg, ErrHost)
 		}
