@@ -28,7 +28,7 @@ func newHold(a *app) *cobra.Command {
 				return err
 			}
 			if release {
-				fmt.Fprintf(a.stderr, "%s goes when its job is over\n", args[0])
+				fmt.Fprintf(a.stderr, "%s is no longer held: it goes once its job is over\n", args[0])
 				return nil
 			}
 			fmt.Fprintf(a.stderr, "%s stays for %s; look inside with tasuki ssh %s\n", args[0], human(d), args[0])

@@ -12,7 +12,8 @@ import (
 
 // Put writes a file in the guest: whole or not at all, with this mode, its
 // parent folders made where missing. A path that begins with "~/" lies in the
-// home of the user.
+// home of the user. Where the user may not write and sudo asks for no password,
+// the file becomes root's.
 func Put(ctx context.Context, ch Channel, path string, mode fs.FileMode, r io.Reader) error {
 	if err := put(ctx, ch, path, mode, r); err != nil {
 		return fmt.Errorf("cannot put %q into the guest: %w", path, err)

@@ -33,3 +33,11 @@ lives() {
 home() {
   case $1 in "~/"*) printf '%s\n' "$HOME/${1#"~/"}" ;; *) printf '%s\n' "$1" ;; esac
 }
+
+# by PATH prints what a command that writes PATH begins with: nothing where the
+# user may, else sudo if it asks for no password.
+by() {
+  dir=${1%/*}/
+  while [ ! -d "$dir" ] && [ -n "${dir%/}" ]; do dir=${dir%/}; dir=${dir%/*}/; done
+  if [ ! -w "${dir:-/}" ] && sudo -n true 2>/dev/null; then echo "sudo -n"; fi
+}

@@ -1,2 +1,2 @@
 # Removes $part, which put.sh wrote.
-rm -f "$part"
+$(by "$part") rm -f "$part"

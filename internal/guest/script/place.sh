@@ -1,3 +1,4 @@
 # Moves $part, which put.sh wrote, to $path.
 path=$(home "$path")
-mv -f "$part" "$path" || { rm -f "$part"; exit 4; }
+as=$(by "$path")
+$as mv -f "$part" "$path" || { $as rm -f "$part"; exit 4; }

@@ -7,6 +7,7 @@ if [ -d "$path" ]; then
   echo "$path is a folder" >&2
   exit 3
 fi
-(umask "$mask" && mkdir -p "${path%/*}/") && part=$(mktemp "$path.XXXXXX") || exit 4
-cat >"$part" && size=$(wc -c <"$part") && chmod "$mode" "$part" || { rm -f "$part"; exit 4; }
+as=$(by "$path")
+(umask "$mask" && $as mkdir -p "${path%/*}/") && part=$($as mktemp "$path.XXXXXX") || exit 4
+$as tee "$part" >/dev/null && size=$($as cat "$part" | wc -c) && $as chmod "$mode" "$part" || { $as rm -f "$part"; exit 4; }
 printf '%s %s\n' "$((size))" "$part"

@@ -162,6 +162,14 @@ func TestGuestOfTheImage(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", script, got, want)
 		}
 	}
+	// A file where only root may write, as a pool's own CA.
+	const ca = "/usr/local/share/ca-certificates/acme/root.crt"
+	if err := guest.Put(t.Context(), first, ca, 0o644, strings.NewReader("a CA")); err != nil {
+		t.Error(err)
+	}
+	if got := ask(t, first, "stat -c '%U %a' "+ca+"; cat "+ca); got != "root 644\na CA" {
+		t.Errorf("%s: got %q", ca, got)
+	}
 	if got := ask(t, first, "~/actions-runner/"+debian.ActBinary+" --version"); !strings.Contains(got, "github-act-runner") {
 		t.Errorf("runner's version: got %q", got)
 	}
