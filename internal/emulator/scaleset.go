@@ -213,8 +213,8 @@ func (e *Emulator) lapse(j *job) {
 	s := j.claim.set
 	e.log.Info("assignment lapsed", "job", j.def.Name, "scale_set", s.name)
 	e.tellResult(s, j, "canceled")
+	j.claim.lapses++ // first: it may be assigned again at once
 	e.release(j)
-	j.claim.lapses++
 }
 
 // release throws an assigned job back to the queue. The lock is held.
