@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -452,4 +453,28 @@ func TestALapsedAssignmentIsCancelledAndMadeAgain(t *testing.T) {
 			t.Errorf("its end is told as %+v, %v", m, err)
 		}
 	})
+}
+
+// adminToken gets a token of the scale-set service by hand.
+func adminToken(t *testing.T, w *world) string {
+	t.Helper()
+	token, _, err := w.rest.Actions.CreateOrganizationRegistrationToken(t.Context(), owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), "POST", w.base+"/actions/runner-registration",
+		strings.NewReader(`{"url":"`+w.base+`/octo","runner_event":"register"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "RemoteAuth "+token.GetToken())
+	resp, err := w.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out struct{ Token, URL string }
+	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil || out.URL != w.base+"/tenant/" {
+		t.Fatalf("the admin connection is %+v, %v", out, err)
+	}
+	return out.Token
 }
