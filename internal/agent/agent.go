@@ -249,13 +249,15 @@ func (a *Agent) isStopping() bool {
 }
 
 // settled says whether a stopping agent has nothing more to wait for. What is
-// held for a person, or lingers at GitHub for long, the next agent takes over.
+// still held for a person, or lingers at GitHub for long, the next agent takes over.
 func (a *Agent) settled() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, k := range a.keepers {
 		rec := k.record()
-		if rec.State != runner.Held && (rec.State != runner.Lingering || time.Since(rec.Since) < lingerPatience) {
+		held := rec.State == runner.Held && time.Now().Before(rec.HoldUntil)
+		lingers := rec.State == runner.Lingering && time.Since(rec.Since) >= lingerPatience
+		if !held && !lingers {
 			return false
 		}
 	}
