@@ -134,9 +134,10 @@ type Agent struct {
 	drivers  map[vm.Driver]*driverState
 	scopes   map[GitHub]*scopeState
 	keepers  map[string]*keeper
-	problems map[string]string // by source
-	drained  bool              // the host takes no new runners
-	stopping bool              // and the agent ends
+	problems map[string]string        // by source
+	stranded map[string]runner.Record // that no pool can adopt, by name; their guests are left alone
+	drained  bool                     // the host takes no new runners
+	stopping bool                     // and the agent ends
 }
 
 // New checks the options and returns an agent that has done nothing yet.
@@ -158,7 +159,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{
 		opt: o, log: o.Log.With("host", o.Host), wake: make(chan struct{}, 1),
 		drivers: map[vm.Driver]*driverState{}, scopes: map[GitHub]*scopeState{},
-		keepers: map[string]*keeper{}, problems: map[string]string{},
+		keepers: map[string]*keeper{}, problems: map[string]string{}, stranded: map[string]runner.Record{},
 	}
 	if err := a.setPools(o.Pools); err != nil {
 		return nil, err
@@ -249,15 +250,16 @@ func (a *Agent) isStopping() bool {
 }
 
 // settled says whether a stopping agent has nothing more to wait for. What is
-// still held for a person, or lingers at GitHub for long, the next agent takes over.
+// still held for a person, or waits for GitHub's answer for long, the next agent
+// takes over.
 func (a *Agent) settled() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, k := range a.keepers {
 		rec := k.record()
 		held := rec.State == runner.Held && time.Now().Before(rec.HoldUntil)
-		lingers := rec.State == runner.Lingering && time.Since(rec.Since) >= lingerPatience
-		if !held && !lingers {
+		waits := (rec.State == runner.Leaving || rec.State == runner.Lingering) && time.Since(rec.Since) >= lingerPatience
+		if !held && !waits {
 			return false
 		}
 	}

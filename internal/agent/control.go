@@ -119,10 +119,7 @@ func (a *Agent) Hold(name string, d time.Duration) error {
 		until = time.Now().UTC().Add(d)
 	}
 	k.setHold(until)
-	if !k.note(a.life, func(*runner.Record) {}) {
-		return errAgentEnds
-	}
-	return nil
+	return k.writeHold()
 }
 
 // Login says how to log in to a runner's guest. Errors: ErrNoRunner, and the
@@ -166,6 +163,11 @@ func (a *Agent) Reconfigure(pools []Pool, slots int, drainTimeout time.Duration)
 	}
 	a.opt.Slots = slots
 	a.opt.DrainTimeout = orDefault(drainTimeout, a.opt.DrainTimeout)
+	if a.life != nil { // before their driver is watched, which would find guests of nobody
+		for _, rec := range a.stranded {
+			a.adopt(rec)
+		}
+	}
 	a.watchAll()
 	a.emit(event.Event{Kind: event.HostReloaded})
 	a.poke()
@@ -188,13 +190,13 @@ func (a *Agent) Teardown(ctx context.Context) error {
 		drivers[p.Driver] = true
 	}
 	for _, rec := range records {
-		p := a.poolNamed(rec.Pool)
+		p, strange := a.poolFor(rec)
 		if p == nil {
-			errs = append(errs, fmt.Errorf("cannot remove %q: its pool %q is not configured", rec.Name, rec.Pool))
+			errs = append(errs, fmt.Errorf("cannot remove %q: no pool uses driver %q", rec.Name, rec.Driver))
 			continue
 		}
 		k := a.newKeeper(p.Pool, rec.Name)
-		k.rec = rec
+		k.rec, k.strange = rec, strange
 		keepers = append(keepers, k)
 	}
 	a.mu.Unlock()
@@ -210,8 +212,8 @@ func (a *Agent) Teardown(ctx context.Context) error {
 // tearDown ends one runner whatever its state: the guest first, since a
 // runner without one cannot be busy for long. It tries until ctx ends.
 func (k *keeper) tearDown(ctx context.Context) error {
-	if err := k.pool.Driver.Destroy(ctx, k.name); err != nil {
-		return fmt.Errorf("cannot destroy guest %q: %w", k.name, err)
+	if err := k.insist(ctx, "cannot destroy the guest", k.pool.Driver.Destroy); err != nil {
+		return fmt.Errorf("cannot destroy guest %q: %s: %w", k.name, k.rec.Reason, err)
 	}
 	if k.rec.Asked && !k.rec.Left {
 		again := func(error) bool { return ctx.Err() == nil }

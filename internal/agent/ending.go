@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/backoff"
+	"github.com/mirego/tasuki/internal/guest"
 	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm"
 )
@@ -17,11 +18,14 @@ const (
 	settleTime  = 5 * time.Second // GitHub may call a runner busy just after its job
 	lingerMost  = 25 * time.Hour  // GitHub itself forgets an ephemeral runner after a day
 	callTimeout = 2 * time.Minute // for one call of an ending state
-	// lingerPatience is how long an agent that ends waits for a runner that lingers.
+	// lingerPatience is how long an agent that ends waits for GitHub to forget a runner.
 	lingerPatience = time.Minute
 	// lostReply is how long after we stopped listening GitHub may still do what we asked for.
 	lostReply = 15 * time.Second
 )
+
+// errNoAnswer: GitHub was asked and said nothing.
+var errNoAnswer = fmt.Errorf("GitHub did not answer within %v", observeTimeout)
 
 // errUnsure: GitHub lists no runner of the name now, and may in a moment.
 var errUnsure = errors.New("GitHub may still register what was asked for")
@@ -29,27 +33,31 @@ var errUnsure = errors.New("GitHub may still register what was asked for")
 var lingerPace = backoff.Policy{First: 5 * time.Second, Most: 10 * time.Minute}
 
 // leave takes the runner away from GitHub, before its guest is touched. If
-// GitHub says that it executes a job, and it may be so, it stays.
+// GitHub says that it executes a job, and it may be so, it stays; so it does
+// when its program says that. A guest that may be at work is not cut because
+// GitHub cannot be asked: an outage costs a slot for its time, and no job.
 func (k *keeper) leave(ctx context.Context) (runner.State, string, error) {
 	cause := k.rec.Reason
+	if k.strange && k.alive(ctx) && k.hears(ctx, settleTime) {
+		return k.backToWork("its program says that it executes a job")
+	}
 	for n := 1; k.rec.Asked && !k.rec.Left; n++ {
 		err := k.unregister(ctx)
-		if err == nil {
+		if err == nil || errors.Is(err, errUnsure) {
 			break
 		}
-		if errors.Is(err, runner.ErrBusy) {
-			if k.alive(ctx) {
-				k.wellAfterAll()
-				return runner.Busy, "GitHub says that it executes a job", nil
-			}
-			if time.Since(k.rec.Since) > settleTime {
-				break // the guest goes; the registration is asked for again later
-			}
+		alive, busy := k.alive(ctx), errors.Is(err, runner.ErrBusy)
+		if busy && alive {
+			return k.backToWork("GitHub says that it executes a job")
 		}
-		if errors.Is(err, errUnsure) {
-			break
+		if time.Since(k.entered) > k.leavePatience(busy, alive, err) {
+			break // the guest goes; the registration is asked for again later
 		}
-		if backoff.Sleep(ctx, retryPace.Delay(n, nil)) != nil {
+		k.explain(fmt.Sprintf("%s; cannot leave GitHub yet: %v", cause, err))
+		if k.hears(ctx, retryPace.Delay(n, nil)) {
+			return k.backToWork("its program says that it executes a job")
+		}
+		if ctx.Err() != nil {
 			break
 		}
 	}
@@ -62,23 +70,65 @@ func (k *keeper) leave(ctx context.Context) (runner.State, string, error) {
 	return runner.Stopping, cause, nil
 }
 
-// wellAfterAll takes back a stop or a failure of a runner that is at work.
-func (k *keeper) wellAfterAll() {
+// leavePatience is how long a leaving runner's guest waits for GitHub, after
+// this error.
+func (k *keeper) leavePatience(busy, alive bool, err error) time.Duration {
+	switch {
+	case busy:
+		return settleTime
+	case alive && !errors.Is(err, runner.ErrDenied):
+		return k.pool.Spec.Deadline(runner.Busy) // by then, any job that it took is over
+	}
+	return k.pool.Spec.Deadline(runner.Leaving)
+}
+
+// hears listens to the runner program for a while and says whether it has a
+// job that may go on.
+func (k *keeper) hears(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	var words <-chan news
+	if k.ended == nil && !k.mayCut && k.rec.Up && !k.rec.Last(runner.Launching).IsZero() {
+		k.follow()
+		words = k.follower.news
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return false
+		case heard := <-words:
+			if heard.exit != nil {
+				k.ended, words = heard.exit, nil
+			} else if heard.Kind == guest.JobStarted {
+				return true
+			}
+		}
+	}
+}
+
+// backToWork takes back a stop or a failure of a runner that is at work.
+func (k *keeper) backToWork(why string) (runner.State, string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.stopped, k.rec.Failed, k.rec.Failure = "", false, ""
+	return runner.Busy, why, nil
 }
 
-// unregister removes the registration, by id or else by name.
+// unregister removes the registration, by id or else by name. Each question to
+// GitHub has a deadline of its own.
 func (k *keeper) unregister(ctx context.Context) error {
+	ask, cancel := context.WithTimeoutCause(ctx, observeTimeout, errNoAnswer)
+	defer cancel()
 	id := k.rec.RemoteID
 	if k.strange {
 		k.a.log.Warn("cannot remove a registration: no pool has its scope any more", "runner", k.name, "scope", k.rec.Scope)
 		id = 0
 	} else if id == 0 {
-		r, there, err := k.findRemote(ctx)
+		r, there, err := k.findRemote(ask)
 		if err != nil {
-			return err
+			return explained(err, context.Cause(ask))
 		}
 		if there {
 			id = r.ID
@@ -87,8 +137,8 @@ func (k *keeper) unregister(ctx context.Context) error {
 		}
 	}
 	if id != 0 {
-		if err := k.pool.GitHub.Remove(ctx, id); err != nil {
-			return err
+		if err := k.pool.GitHub.Remove(ask, id); err != nil {
+			return explained(err, context.Cause(ask))
 		}
 	}
 	if !k.note(ctx, func(r *runner.Record) { r.Left = true }) {
@@ -172,6 +222,18 @@ func (k *keeper) setHold(until time.Time) {
 	k.nudge()
 }
 
+// writeHold writes a hold down, from any goroutine: the record as it is, and
+// never one that is not written yet or no more.
+func (k *keeper) writeHold() error {
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	rec := k.record()
+	if rec.State == "" || rec.State == runner.Gone {
+		return nil
+	}
+	return k.a.opt.Journal.Put(rec)
+}
+
 // powerOff cuts the guest's power, so that its slot is free. It asks nobody
 // in the guest: the disk is thrown away.
 func (k *keeper) powerOff(ctx context.Context) (runner.State, string, error) {
@@ -210,9 +272,7 @@ func (k *keeper) remove(ctx context.Context) (runner.State, string, error) {
 func (k *keeper) linger(ctx context.Context) (runner.State, string, error) {
 	cause := k.rec.Reason
 	for n := 1; ; n++ {
-		call, cancel := context.WithTimeout(ctx, callTimeout)
-		err := k.unregister(call)
-		cancel()
+		err := k.unregister(ctx)
 		if err == nil {
 			return runner.Gone, cause, nil
 		}
@@ -232,6 +292,7 @@ func (k *keeper) insist(ctx context.Context, what string, call func(context.Cont
 	for n := 1; ; n++ {
 		try, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("no answer within %v", callTimeout))
 		err := call(try, k.name)
+		err = explained(err, context.Cause(try))
 		cancel()
 		if err == nil {
 			return nil

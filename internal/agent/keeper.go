@@ -38,8 +38,9 @@ type deadlinePassed struct {
 
 func (e deadlinePassed) Error() string { return fmt.Sprintf("still %s after %v", e.state, e.after) }
 
-// keeper walks one runner through its life. Its goroutine alone moves the
-// record; others read copies and send requests.
+// keeper walks one runner through its life. Its goroutine alone changes the
+// record, and so reads it without mu; others read copies, set HoldUntil and
+// send requests.
 type keeper struct {
 	a    *Agent
 	pool Pool // as it was when the runner was made
@@ -50,8 +51,11 @@ type keeper struct {
 	image   image.Local
 	config  string
 
+	writing sync.Mutex // one change of the record and its file at a time; taken before mu
+
 	mu      sync.Mutex
 	rec     runner.Record
+	entered time.Time               // when this agent knew of the state first: what was asked before says nothing of it
 	cut     context.CancelCauseFunc // ends the current stay
 	stopped string                  // a stop was requested, and why
 	remote  remoteView
@@ -85,12 +89,20 @@ func (a *Agent) startRunner(p *poolState) {
 // adopt goes on with a runner that the journal names. The caller holds a.mu.
 func (a *Agent) adopt(rec runner.Record) {
 	p, strange := a.poolFor(rec)
-	if p == nil || !rec.State.Known() {
+	if p == nil {
+		a.stranded[rec.Name] = rec
 		a.problems["runner "+rec.Name] = fmt.Sprintf("no pool uses driver %q any more: its guest is left alone; configure one, or remove it by hand", rec.Driver)
 		return
 	}
+	delete(a.stranded, rec.Name)
+	delete(a.problems, "runner "+rec.Name)
 	k := a.newKeeper(p.Pool, rec.Name)
+	k.entered = time.Now()
+	if rec.Since.After(k.entered) { // the clock was set back meanwhile
+		rec.Since = k.entered
+	}
 	k.labels, k.config, k.rec, k.strange = p.labels, p.config, rec, strange
+	k.mayCut = rec.State == runner.Leaving && rec.Failed && rec.Came() == runner.Busy
 	a.log.Info("adopted a runner", "runner", rec.Name, "pool", rec.Pool, "state", rec.State)
 	a.keep(k)
 }
@@ -159,8 +171,12 @@ func (k *keeper) stay(ctx context.Context) (runner.State, string) {
 	stay, cut := context.WithCancelCause(ctx)
 	defer cut(nil)
 	if d := k.pool.Spec.Deadline(state); d > 0 && !endless(state) {
+		from := k.rec.Since
+		if state.OnItsWay() {
+			from = k.entered // that no agent looked is not the runner's failure
+		}
 		var cancel context.CancelFunc
-		stay, cancel = context.WithDeadlineCause(stay, k.rec.Since.Add(d), deadlinePassed{state, d})
+		stay, cancel = context.WithDeadlineCause(stay, from.Add(d), deadlinePassed{state, d})
 		defer cancel()
 	}
 	k.mu.Lock()
@@ -270,33 +286,45 @@ func (k *keeper) note(ctx context.Context, change func(*runner.Record)) bool {
 // write makes a record durable and current. It tries until it succeeds.
 func (k *keeper) write(ctx context.Context, next runner.Record) bool {
 	for n := 1; ; n++ {
-		k.mu.Lock()
-		next.HoldUntil = k.rec.HoldUntil // Hold may have changed it meanwhile
-		if k.rec.Failed {
-			next.Failed, next.Failure = true, k.rec.Failure
-		}
-		k.mu.Unlock()
-		var err error
-		if next.State == runner.Gone {
-			err = k.a.opt.Journal.Delete(k.name)
-		} else {
-			err = k.a.opt.Journal.Put(next)
-		}
+		err := k.writeOnce(next)
 		if err == nil {
 			k.a.problem("journal", "")
-			break
+			return true
 		}
 		k.a.problem("journal", err.Error())
 		if backoff.Sleep(ctx, retryPace.Delay(n, nil)) != nil {
 			return false
 		}
 	}
+}
+
+func (k *keeper) writeOnce(next runner.Record) error {
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	k.mu.Lock()
+	next.HoldUntil = k.rec.HoldUntil // others set it
+	if k.rec.Failed {
+		next.Failed, next.Failure = true, k.rec.Failure
+	}
+	k.mu.Unlock()
+	var err error
+	if next.State == runner.Gone {
+		err = k.a.opt.Journal.Delete(k.name)
+	} else {
+		err = k.a.opt.Journal.Put(next)
+	}
+	if err != nil {
+		return err
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if next.State != k.rec.State {
+		k.entered = next.Since
+	}
 	hold := k.rec.HoldUntil
 	k.rec = next
 	k.rec.HoldUntil = hold
-	return true
+	return nil
 }
 
 // record returns a copy of what is known of the runner.
@@ -325,7 +353,7 @@ func (k *keeper) requestStop(reason string) {
 func (k *keeper) observeGuest(g vm.Instance, there bool, asked time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !needsGuest(k.rec.State) || k.rec.State == runner.Cloning || asked.Before(k.rec.Since) {
+	if !needsGuest(k.rec.State) || k.rec.State == runner.Cloning || asked.Before(k.entered) {
 		return
 	}
 	switch {
@@ -388,7 +416,7 @@ func stoppable(s runner.State) bool { return s == runner.Idle || s.OnItsWay() }
 // endless are states whose deadline does not end the stay: they go on until
 // done, and say so.
 func endless(s runner.State) bool {
-	return s == runner.Stopping || s == runner.Deleting || s == runner.Lingering || s == runner.Held
+	return s == runner.Leaving || s == runner.Stopping || s == runner.Deleting || s == runner.Lingering || s == runner.Held
 }
 
 func env(p Pool) map[string]string { return maps.Clone(p.Spec.Env) }

@@ -51,7 +51,9 @@ func (k *keeper) register(ctx context.Context) (runner.State, string, error) {
 				ask.Reset(0)
 			}
 		case <-ask.C:
-			online, busy, err := k.askGitHub(ctx)
+			call, cancel := context.WithTimeoutCause(ctx, observeTimeout, errNoAnswer)
+			online, busy, err := k.askGitHub(call)
+			cancel()
 			switch {
 			case err != nil:
 				k.a.log.Debug("cannot ask GitHub for a runner", "runner", k.name, "err", err)
@@ -204,7 +206,7 @@ func (k *keeper) checkIdle(ctx context.Context, check *time.Timer) (runner.State
 	k.mu.Lock()
 	view := k.remote
 	k.mu.Unlock()
-	if view.at.Before(k.rec.Since) {
+	if view.at.Before(k.entered) {
 		return "", "", nil
 	}
 	if view.there && view.Busy {
@@ -217,7 +219,9 @@ func (k *keeper) checkIdle(ctx context.Context, check *time.Timer) (runner.State
 		check.Reset(wait) // a job that just ended is no longer listed either
 		return "", "", nil
 	}
-	_, there, err := k.pool.GitHub.Runner(ctx, k.rec.RemoteID)
+	ask, cancel := context.WithTimeoutCause(ctx, observeTimeout, errNoAnswer)
+	defer cancel()
+	_, there, err := k.pool.GitHub.Runner(ask, k.rec.RemoteID)
 	if err != nil || there {
 		return "", "", nil // asked again at the next listing
 	}

@@ -138,6 +138,15 @@ func (r *Record) Took(step int, now time.Time) time.Duration {
 	return sum
 }
 
+// Came returns the state that the runner was in before its present one; empty
+// for the first.
+func (r *Record) Came() State {
+	if n := len(r.Steps); n > 1 {
+		return r.Steps[n-2].State
+	}
+	return ""
+}
+
 // Last returns when the runner was in a state last: the end of its last visit,
 // or its start if it lasts; zero if it never was there.
 func (r *Record) Last(state State) time.Time {
