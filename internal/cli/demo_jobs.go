@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -113,6 +114,10 @@ func failed(state emulator.State) int {
 	return n
 }
 
+// signatures are the part of a link that lets whoever has it fetch what it names.
+// github-act-runner writes the links that it downloads actions from into the log.
+var signatures = regexp.MustCompile(`([?&]sig=)[^&\s"']+`)
+
 // viewJobs tells the emulator's state in the view's words.
 func viewJobs(state emulator.State) []demoview.Job {
 	var out []demoview.Job
@@ -126,7 +131,7 @@ func viewJobs(state emulator.State) []demoview.Job {
 				job.Conclusion, job.Reason = "", strings.TrimSpace(strings.ReplaceAll(j.Status, "_", " ")+" "+j.Waiting)
 			}
 			for _, s := range j.Steps {
-				step := demoview.Step{Name: s.Name, Conclusion: s.Conclusion, Log: s.Log}
+				step := demoview.Step{Name: s.Name, Conclusion: s.Conclusion, Log: signatures.ReplaceAllString(s.Log, "${1}***")}
 				if !s.Started.IsZero() && !s.Completed.IsZero() {
 					step.Took = s.Completed.Sub(s.Started)
 				}

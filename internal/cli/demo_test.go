@@ -199,3 +199,13 @@ func TestDemoFindsItsProcesses(t *testing.T) {
 	cancel()
 	<-ended
 }
+
+func TestADemoShowsNoSignedLinks(t *testing.T) {
+	const log = "from http://10.0.2.100/launch/1/checkout.tar.gz?sig=eyJh.b-c_d and on\nhttp://h/x?a=1&sig=e&b=2\n"
+	const want = "from http://10.0.2.100/launch/1/checkout.tar.gz?sig=*** and on\nhttp://h/x?a=1&sig=***&b=2\n"
+	job := emulator.JobState{Name: "build", Steps: []emulator.StepState{{Name: "Run actions/checkout@v4", Log: log}}}
+	jobs := viewJobs(emulator.State{Runs: []emulator.RunState{{Jobs: []emulator.JobState{job}}}})
+	if diff := cmp.Diff(want, jobs[0].Steps[0].Log); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}

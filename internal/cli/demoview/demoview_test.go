@@ -67,6 +67,9 @@ func (s *screen) text() string {
 	return strings.Join(s.rows, "\n")
 }
 
+var wholeLife = []runner.State{runner.Preparing, runner.Requesting, runner.Cloning, runner.Connecting, runner.Launching,
+	runner.Registering, runner.Idle, runner.Busy, runner.Leaving, runner.Stopping, runner.Deleting, runner.Gone}
+
 func move(v *View, rec *runner.Record, to runner.State, d time.Duration) {
 	from := rec.State
 	if !rec.Move(to, "", at.Add(d)) {
@@ -184,9 +187,7 @@ func TestReport(t *testing.T) {
 	v, s, _ := newView(t, false)
 	v.Close()
 	first := runner.Record{Name: "demo-1", Created: at}
-	walk := []runner.State{runner.Preparing, runner.Requesting, runner.Cloning, runner.Connecting, runner.Launching,
-		runner.Registering, runner.Idle, runner.Busy, runner.Leaving, runner.Stopping, runner.Deleting, runner.Gone}
-	for i, state := range walk {
+	for i, state := range wholeLife {
 		first.Move(state, "", at.Add(time.Duration(i)*time.Second))
 	}
 	second := runner.Record{Name: "demo-2", Created: at.Add(10500 * time.Millisecond), Failed: true, Failure: "connecting: it never booted"}
@@ -215,8 +216,8 @@ func TestReport(t *testing.T) {
 		"          │ line 3\n          │ … 84 lines left out; the whole log: /tmp/build.log\n          │ line 88\n",
 		"          │ red wiped    tab\n          │ it is 41\n",
 		"  – deploy                    skipped, the job that it needs failed\n",
-		"                   image credential guest channel runner   job leave shutdown delete again    all  did\n",
-		"  demo-1             1.0        1.0   1.0     1.0    2.0   2.0   1.0      1.0    1.0   0.5   11.0  \"build\"\n",
+		"         image credential guest channel runner   job leave shutdown delete again   all  did\n",
+		"  demo-1   1.0        1.0   1.0     1.0    2.0   2.0   1.0      1.0    1.0   0.5  11.0  \"build\"\n",
 		"failed: connecting: it never booted\n",
 		"Left behind\n  ✓ no disk\n  ✗ guest: demo-2\n  ✗ registration: nobody could look: no answer",
 	} {
@@ -226,6 +227,46 @@ func TestReport(t *testing.T) {
 	}
 	if strings.ContainsAny(got, "\x1b\a") {
 		t.Error("a log's control characters reach the terminal")
+	}
+}
+
+// A table that wraps cannot be read: where it does not fit, its heads are
+// shortened and what has no fixed length goes below.
+func TestTheReportOnANarrowTerminal(t *testing.T) {
+	for columns, want := range map[int][]string{
+		80: {
+			"  ✓ build the left one of 2 \n    success, queued → started 7.0 s, ran 1.0 s, on demo-yv4w2u\n",
+			"              image crede guest chann runne   job leave shutd delet again   all\n",
+			"  demo-yv4w2u   1.0   1.0   1.0   1.0   2.0   2.0   1.0   1.0   1.0     –  11.0\n               \"build the left one of 2\"\n",
+		},
+		120: {
+			"  ✓ build the left one of 2   success, queued → started 7.0 s, ran 1.0 s, on demo-yv4w2u\n",
+			"              image credential guest channel runner   job leave shutdown delete again   all  did\n",
+			"  demo-yv4w2u   1.0        1.0   1.0     1.0    2.0   2.0   1.0      1.0    1.0     –  11.0  \"build the left one of 2\"\n",
+		},
+	} {
+		s, c := &screen{}, &clock{now: at}
+		v := New(Options{Out: s, Width: func() int { return columns }, Now: c.Now})
+		rec := runner.Record{Name: "demo-yv4w2u", Created: at}
+		for i, state := range wholeLife {
+			rec.Move(state, "", at.Add(time.Duration(i)*time.Second))
+		}
+		v.Report(Report{
+			Jobs: []Job{{ID: 1, Name: "build the left one of 2", Run: "relay", Status: "completed", Conclusion: "success",
+				Runner: rec.Name, Queued: at, Started: at.Add(7 * time.Second), Completed: at.Add(8 * time.Second)}},
+			Runners: []runner.Record{rec},
+		})
+		for _, line := range want {
+			if !strings.Contains(s.text(), line) {
+				t.Errorf("at %d columns the report lacks\n%s\nit is\n%s", columns, line, s.text())
+			}
+		}
+		for line := range strings.Lines(s.text()) {
+			if got := len([]rune(strings.TrimRight(line, "\n"))); got > columns {
+				t.Errorf("%d columns on a terminal of %d: %s", got, columns, line)
+			}
+		}
+		v.Close()
 	}
 }
 

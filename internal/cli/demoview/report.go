@@ -15,6 +15,8 @@ const (
 	failedLines = 80
 	// longest bounds a line of a log where there is no terminal's width.
 	longest = 200
+	// roomForJob is how many columns of the runners' table its last one wants.
+	roomForJob = 12
 )
 
 // Left is one kind of thing that a demo must not leave behind.
@@ -57,7 +59,8 @@ func (v *View) reportJobs(jobs []Job) {
 		if j.Reason != "" {
 			facts = append(facts, plain(j.Reason))
 		}
-		v.say(fmt.Sprintf("\n  %s %s  %s", v.mark(j.Conclusion), v.paint(bold, pad(plain(j.Name), 24)), strings.Join(facts, ", ")))
+		head := fmt.Sprintf("  %s %s", v.mark(j.Conclusion), v.paint(bold, pad(plain(j.Name), 24)))
+		v.say("\n" + v.joined(head, "    ", strings.Join(facts, ", ")))
 		for _, s := range j.Steps {
 			v.reportStep(j, s)
 		}
@@ -97,6 +100,16 @@ func (v *View) logLine(line string) string {
 	return line
 }
 
+// joined sets a text beside another, or below it, indented, where the terminal
+// is too narrow for both.
+func (v *View) joined(left, indent, right string) string {
+	line := left + "  " + right
+	if columns := v.columns(); columns > 0 && len([]rune(escapes.ReplaceAllString(line, ""))) > columns {
+		return left + "\n" + indent + right
+	}
+	return line
+}
+
 // reportRunners writes the table of the ten steps.
 func (v *View) reportRunners(records []runner.Record, jobs []Job) {
 	if len(records) == 0 {
@@ -108,33 +121,61 @@ func (v *View) reportRunners(records []runner.Record, jobs []Job) {
 			did[j.Runner] = quoted(j.Name)
 		}
 	}
-	v.say("\n" + v.paint(bold, "Runners") + ", and how many seconds each of the ten steps took")
-	head := "  " + pad("", 16)
-	for i, name := range runner.StepNames {
-		head += fmt.Sprintf(" %*s", columnOf(i), name)
+	names := 0
+	for _, rec := range records {
+		names = max(names, len([]rune(v.short(rec.Name))))
 	}
-	v.say("\n" + v.paint(dim, head+fmt.Sprintf(" %6s  did", "all")))
+	heads, widths := v.stepColumns(names)
+	head := "  " + pad("", names)
+	for i, name := range heads {
+		head += fmt.Sprintf(" %*s", widths[i], name)
+	}
+	v.say("\n" + v.paint(bold, "Runners") + ", and how many seconds each of the ten steps took")
+	if columns := v.columns(); columns == 0 || len(head)+roomForJob <= columns {
+		head += "  did"
+	}
+	v.say("\n" + v.paint(dim, head))
 	again := v.again(records)
 	for i, rec := range records {
-		row := "  " + pad(v.short(rec.Name), 16)
+		row := "  " + pad(v.short(rec.Name), names)
 		for step := 1; step < len(runner.StepNames); step++ {
-			row += fmt.Sprintf(" %*.1f", columnOf(step-1), rec.Took(step, endOf(rec)).Seconds())
+			row += fmt.Sprintf(" %*.1f", widths[step-1], rec.Took(step, endOf(rec)).Seconds())
 		}
-		row += fmt.Sprintf(" %*s %6.1f  ", columnOf(len(runner.StepNames)-1), again[i], endOf(rec).Sub(rec.Created).Seconds())
+		last := len(widths) - 1
+		row += fmt.Sprintf(" %*s %*.1f", widths[last-1], again[i], widths[last], endOf(rec).Sub(rec.Created).Seconds())
+		color, text := "", did[rec.Name]
 		switch {
 		case rec.Failed:
-			row += v.paint(red, "failed: "+plain(rec.Failure))
-		case did[rec.Name] != "":
-			row += did[rec.Name]
-		default:
-			row += v.paint(dim, "no job: "+plain(rec.Reason))
+			color, text = red, "failed: "+plain(rec.Failure)
+		case text == "":
+			color, text = dim, "no job: "+plain(rec.Reason)
 		}
-		v.say(row)
+		v.say(v.joined(row, pad("", names+4), v.paint(color, text)))
 	}
-	v.say(v.paint(dim, "  (guest: clone and start; channel: boot until SSH answers; job: waiting and working; again: from the free slot to the next runner)"))
+	v.say("")
+	for _, line := range []string{"guest: clone and start; channel: boot until SSH answers;", "job: waiting and working; again: from the free slot to the next runner"} {
+		v.say(v.paint(dim, "  "+line))
+	}
 }
 
-func columnOf(step int) int { return max(5, len(runner.StepNames[step])) }
+// stepColumns are the heads of the ten steps and of their sum, and how wide
+// their columns are. Where the terminal is narrow, long heads are shortened.
+func (v *View) stepColumns(names int) (heads []string, widths []int) {
+	heads = append(runner.StepNames[:], "all")
+	for _, limit := range []int{longest, 5} {
+		sum := 2 + names
+		widths = widths[:0]
+		for i, name := range heads {
+			heads[i] = name[:min(len(name), limit)]
+			widths = append(widths, max(5, len(heads[i])))
+			sum += 1 + widths[i]
+		}
+		if columns := v.columns(); columns == 0 || sum+roomForJob <= columns {
+			break
+		}
+	}
+	return heads, widths
+}
 
 // endOf is when nothing was left of a runner, or when we saw it last.
 func endOf(rec runner.Record) time.Time {

@@ -138,7 +138,7 @@ func (v *View) clock() string {
 }
 
 func (v *View) paint(color, text string) string {
-	if !v.opt.Color || text == "" {
+	if !v.opt.Color || color == "" || text == "" {
 		return text
 	}
 	return "\x1b[" + color + "m" + text + "\x1b[0m"
