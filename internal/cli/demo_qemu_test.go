@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -100,7 +101,7 @@ func (r *program) end() int {
 // build returns a program built from this module, or another with its folder.
 func build(t *testing.T, dir, pkg, out string, env ...string) string {
 	t.Helper()
-	_, err := proc.Run(t.Context(), proc.Cmd{Path: "go", Dir: dir, Env: env, Args: []string{"build", "-trimpath", "-o", out, pkg}})
+	_, err := proc.Run(t.Context(), proc.Cmd{Path: "go", Dir: dir, Env: env, Args: []string{"build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,12 +135,30 @@ func noProcessOf(t *testing.T, home string) {
 	}
 }
 
+// demoHome is an empty home of a demo, but for the built images: those are
+// where all tests with guests have them.
+func demoHome(t *testing.T) string {
+	t.Helper()
+	home := t.TempDir()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return home
+	}
+	images := filepath.Join(cache, "tasuki", "test-images")
+	err = errors.Join(os.MkdirAll(images, 0o700), os.Symlink(images, filepath.Join(home, "build")),
+		os.WriteFile(filepath.Join(home, "this-is-a-demo"), nil, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return home
+}
+
 // TestDemo is the demo as a newcomer has it: the built binary and real guests.
 func TestDemo(t *testing.T) {
 	needsQEMU(t)
-	home := os.Getenv("TASUKI_TEST_DEMO_HOME") // keeps the image from one test run to the next
+	home := os.Getenv("TASUKI_TEST_DEMO_HOME") // keeps registry and pulled image, too
 	if home == "" {
-		home = t.TempDir()
+		home = demoHome(t)
 	}
 	bin := t.TempDir()
 	tasuki := build(t, "../..", "./cmd/tasuki", filepath.Join(bin, "tasuki"))
