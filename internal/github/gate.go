@@ -233,6 +233,9 @@ func limitOf(err error, now time.Time) *limit {
 	pause, said := pauseOf(res, now)
 	switch {
 	case res.StatusCode == http.StatusTooManyRequests,
+		// go-github knows a secondary limit by the page that it links, which not
+		// every server does.
+		res.StatusCode == http.StatusForbidden && strings.Contains(strings.ToLower(words(err, res)), "rate limit"),
 		said && (res.StatusCode == http.StatusForbidden || res.StatusCode == http.StatusServiceUnavailable):
 		return &limit{pause: pause, unsaid: !said, what: words(err, res)}
 	}
