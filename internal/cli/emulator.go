@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 
@@ -19,7 +20,7 @@ func newEmulator(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "emulator [WORKFLOW...]",
 		Short: "Be GitHub Actions on this machine: no account, no internet",
-		Long: "Be GitHub Actions on this machine: the REST API for self-hosted runners and what runner programs speak.\n" +
+		Long: "Be GitHub Actions on this machine: the REST API for self-hosted runners, scale sets and what runner programs speak.\n" +
 			"The jobs of the workflows are queued at once. It forgets everything when it ends. GET /_emulator/state\n" +
 			"tells what it knows, as JSON.",
 		Example: "  tasuki emulator --listen 127.0.0.1:8080 .github/workflows/ci.yml",
@@ -32,15 +33,17 @@ func newEmulator(a *app) *cobra.Command {
 	flags.StringVar(&f.advertise, "advertise", "", "`URL` under which runners reach it, where it differs")
 	flags.StringVar(&f.repository, "repository", "octo/demo", "the one repository that there is")
 	flags.StringSliceVar(&f.groups, "group", nil, "names of runner groups beside Default")
+	flags.StringVar(&f.faultsFile, "faults", "", "`file` with what goes wrong, YAML or JSON; docs/emulator.md says how to write it")
 	flags.StringVar(&f.tokenFile, "token-file", "", "`file` with the token that REST calls must carry")
 	flags.BoolVar(&f.exit, "exit", false, "end when all jobs are over, with status 1 if one failed")
 	return cmd
 }
 
 type emulatorFlags struct {
-	listen, advertise, repository, tokenFile string
-	groups                                   []string
-	exit                                     bool
+	listen, advertise, repository string
+	tokenFile, faultsFile         string
+	groups                        []string
+	exit                          bool
 }
 
 func (a *app) runEmulator(ctx context.Context, f emulatorFlags, files []string) error {
@@ -52,6 +55,10 @@ func (a *app) runEmulator(ctx context.Context, f emulatorFlags, files []string) 
 		return withHint(errors.New("there are no jobs to wait for"), "name a workflow file, or leave --exit out")
 	}
 	workflows, err := readWorkflows(files)
+	if err != nil {
+		return err
+	}
+	faults, err := readFaults(f.faultsFile)
 	if err != nil {
 		return err
 	}
@@ -70,7 +77,7 @@ func (a *app) runEmulator(ctx context.Context, f emulatorFlags, files []string) 
 		address = "http://" + l.Addr().String()
 	}
 	e := emulator.New(emulator.Options{
-		AdvertiseURL: address, Repository: f.repository, Groups: f.groups, Token: token, Log: log,
+		AdvertiseURL: address, Repository: f.repository, Groups: f.groups, Token: token, Log: log, Faults: faults,
 	})
 	fmt.Fprintf(a.stdout, "emulator on http://%s, repository %s\n", l.Addr(), f.repository)
 
@@ -91,6 +98,22 @@ func (a *app) runEmulator(ctx context.Context, f emulatorFlags, files []string) 
 		runErr = nil
 	}
 	return errors.Join(serveErr, runErr)
+}
+
+// readFaults reads what is to go wrong; nothing without a file.
+func readFaults(file string) ([]emulator.Fault, error) {
+	if file == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the faults: %w", err)
+	}
+	faults, err := emulator.ParseFaults(data)
+	if err != nil {
+		return nil, withHint(fmt.Errorf("%s: %w", file, err), "docs/emulator.md lists the keys and the incidents")
+	}
+	return faults, nil
 }
 
 // readWorkflows reads every file, so that all problems are told at once.

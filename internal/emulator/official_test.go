@@ -98,6 +98,7 @@ type scaler struct {
 	set       int
 	programs  *http.Client
 	most      int
+	prefix    string // of its runners' names
 	hold      time.Duration
 	work      sync.WaitGroup
 	mu        sync.Mutex
@@ -123,7 +124,7 @@ func (s *scaler) HandleDesiredRunnerCount(ctx context.Context, assigned int) (in
 		}
 		s.made++
 		s.alive++
-		name := fmt.Sprintf("vm-%d", s.made)
+		name := fmt.Sprintf("%s-%d", cmp.Or(s.prefix, "vm"), s.made)
 		s.mu.Unlock()
 		config, err := s.client.GenerateJitRunnerConfig(ctx, &scaleset.RunnerScaleSetJitRunnerSetting{Name: name}, s.set)
 		if err != nil {
