@@ -47,6 +47,18 @@ func (r remote) ours() runner.Remote {
 	return out
 }
 
+// errTooOld: JIT configurations came with GitHub Enterprise Server 3.10.
+// Source: docs.github.com, the REST API of that version.
+var errTooOld = errors.New("this GitHub Enterprise Server has no just-in-time configurations: it must be 3.10 or newer")
+
+// tooOld says whether a reply is of a server without JIT configurations.
+func (c *Client) tooOld(err error) bool {
+	version := reply(err).Header.Get("X-Github-Enterprise-Version")
+	var major, minor int
+	n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor)
+	return n == 2 && (major < 3 || major == 3 && minor < 10)
+}
+
 var errNoAnswer = errors.New("the reply is not one of GitHub's API")
 
 // Credential asks for a just-in-time configuration: the runner is registered
@@ -75,6 +87,9 @@ func (c *Client) Credential(ctx context.Context, r runner.Registration) (runner.
 	case err != nil:
 		if s := status(err); s == http.StatusNotFound || s == http.StatusForbidden {
 			c.forgetGroup(r.Group) // it may be the group that is gone
+			if s == http.StatusNotFound && c.tooOld(err) {
+				err = errTooOld
+			}
 		}
 		return runner.Credential{}, c.explain(doing, err)
 	}
