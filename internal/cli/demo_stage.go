@@ -120,6 +120,9 @@ func (d *demo) outcome(ctx context.Context, err error, logFile string) error {
 	}
 	switch {
 	case errors.Is(err, errInterrupted):
+		if d.agent == nil {
+			d.view.Say("Interrupted before any guest was started.")
+		}
 		return exitStatus(exitInterrupted)
 	case errors.Is(err, errDemoTimeout):
 		return withHint(fmt.Errorf("%w: more than %s", err, d.flags.timeout), "tasuki demo --timeout 3h; what happened is in "+logFile)

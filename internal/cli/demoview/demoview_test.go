@@ -99,7 +99,7 @@ func TestATerminalShowsOneLinePerRunnerInPlace(t *testing.T) {
 	task.Progress(50_000_000, 100_000_000)
 	c.to(2 * time.Second)
 	redraw(v)
-	want := "  ⠦ image      ████████████░░░░░░░░░░░░  50 %  50 MB of 100 MB  pushes to the registry  2.0 s"
+	want := "  ⠦ image      ████████████░░░░░░░░░░░░  50 %  50 MB of 100 MB  2.0 s  pushes to the registry"
 	if diff := cmp.Diff(want, s.text()); diff != "" {
 		t.Errorf("screen (-want +got):\n%s", diff)
 	}

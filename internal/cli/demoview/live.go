@@ -189,7 +189,7 @@ func (v *View) taskLine(t *Task) string {
 	took := now.Sub(t.begun)
 	head := fmt.Sprintf("  %s %s ", spinner(took, v.opt.ASCII), pad(t.name, 10))
 	if t.total <= 0 {
-		return cut(fmt.Sprintf("%s%s  %s", head, t.doing, seconds(took)), v.columns())
+		return cut(fmt.Sprintf("%s%s  %s", head, seconds(took), t.doing), v.columns())
 	}
 	part := min(1, float64(t.done)/float64(t.total))
 	full := int(part * barWidth)
@@ -198,7 +198,7 @@ func (v *View) taskLine(t *Task) string {
 	if t.parts {
 		amount = ""
 	}
-	return cut(fmt.Sprintf("%s%s %3.0f %%%s  %s  %s", head, bar, 100*part, amount, t.doing, seconds(took)), v.columns())
+	return cut(fmt.Sprintf("%s%s %3.0f %%%s  %s  %s", head, bar, 100*part, amount, seconds(took), t.doing), v.columns())
 }
 
 func spinner(took time.Duration, ascii bool) string {
