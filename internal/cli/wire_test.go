@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/image"
@@ -182,5 +186,75 @@ func TestTheInstallationIsMadeOnce(t *testing.T) {
 	}
 	if _, err := installationOf(home); err == nil {
 		t.Error("a damaged installation was taken")
+	}
+}
+
+// Each pool goes to GitHub with the credential of its account; scopes of one
+// account share its tokens.
+func TestPoolsUseTheirAccounts(t *testing.T) {
+	home := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(home, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	var asked []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.Path+" "+r.Header.Get("Authorization"))
+		fmt.Fprint(w, `{"total_count":0,"runners":[]}`)
+	}))
+	defer srv.Close()
+	load := func(extra string) *config.Config {
+		cfg, err := config.Parse(filepath.Join(home, "c.yaml"), []byte(`
+host: {name: h, home: home, slots: 4}
+github:
+  url: "`+srv.URL+`"
+  token: {file: `+write("one", "ghp_one")+`}
+  accounts:
+    - {name: two, token: {file: `+write("two", "ghp_two")+`}}
+defaults: {driver: fake, image: ., standby: 1}
+pools:
+  - {name: a, scope: octo}
+  - {name: b, scope: octo, github: two}
+  - {name: c, scope: acme, github: two`+extra+`}
+`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	w := newWiring(load(""), "abc234", slog.New(slog.DiscardHandler))
+	pools, err := w.pools(t.Context(), load(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pools {
+		if _, err := p.GitHub.Runners(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	want := []string{
+		"/api/v3/orgs/octo/actions/runners Bearer ghp_one",
+		"/api/v3/orgs/octo/actions/runners Bearer ghp_two",
+		"/api/v3/orgs/acme/actions/runners Bearer ghp_two",
+	}
+	if diff := cmp.Diff(want, asked); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
+	}
+
+	// What has not changed is the same after a reload, and a secret that cannot
+	// be read is told before anything changes.
+	again, err := w.pools(t.Context(), load(", group: macs"))
+	if err != nil || again[0].GitHub != pools[0].GitHub || again[2].GitHub != pools[2].GitHub || again[0].GitHub == again[1].GitHub {
+		t.Errorf("after a reload: %v", err)
+	}
+	cfg := load("")
+	if err := os.Remove(filepath.Join(home, "two")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.pools(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), `cannot keep pool "b": github token`) {
+		t.Errorf("a secret that is gone: %v", err)
 	}
 }
