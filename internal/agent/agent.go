@@ -136,6 +136,7 @@ type Agent struct {
 	keepers  map[string]*keeper
 	problems map[string]string        // by source
 	stranded map[string]runner.Record // that no pool can adopt, by name; their guests are left alone
+	ended    map[string]time.Time     // runners that ended lately: an older listing may still hold their guests
 	drained  bool                     // the host takes no new runners
 	stopping bool                     // and the agent ends
 }
@@ -160,6 +161,7 @@ func New(o Options) (*Agent, error) {
 		opt: o, log: o.Log.With("host", o.Host), wake: make(chan struct{}, 1),
 		drivers: map[vm.Driver]*driverState{}, scopes: map[GitHub]*scopeState{},
 		keepers: map[string]*keeper{}, problems: map[string]string{}, stranded: map[string]runner.Record{},
+		ended: map[string]time.Time{},
 	}
 	if err := a.setPools(o.Pools); err != nil {
 		return nil, err
@@ -177,6 +179,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.begin(life); err != nil {
 		return err
 	}
+	a.sweepLogs()
 	a.emit(event.Event{Kind: event.HostStarted})
 	defer a.emit(event.Event{Kind: event.HostStopped})
 
@@ -388,9 +391,6 @@ func (a *Agent) poolNamed(name string) *poolState {
 	}
 	return nil
 }
-
-// LogPath returns where the log of a runner's program is kept on this host.
-func (a *Agent) LogPath(name string) string { return filepath.Join(a.opt.Home, "logs", name+".log") }
 
 func (a *Agent) keyPath(name string) string { return filepath.Join(a.opt.Home, "keys", name) }
 

@@ -124,20 +124,7 @@ func (f *follower) once(ctx context.Context, reader *keeper, path string, tell f
 		return guest.Exit{}, err
 	}
 	f.setTrouble("")
-	exit, err := guest.Follow(ctx, reader.channel, offset, both{log, lines})
+	exit, err := guest.Follow(ctx, reader.channel, offset, &keptLog{file: log, room: logLength - offset, lines: lines})
 	lines.Flush()
 	return exit, err
-}
-
-// both writes to the file first: what was not kept was not read.
-type both struct {
-	file  *os.File
-	lines *guest.Lines
-}
-
-func (b both) Write(p []byte) (int, error) {
-	if n, err := b.file.Write(p); err != nil {
-		return n, fmt.Errorf("cannot keep the runner's log: %w", err)
-	}
-	return b.lines.Write(p)
 }

@@ -332,3 +332,19 @@ func TestSameNameHosts(t *testing.T) {
 		t.Errorf("registrations: %+v, want the other host's alone", left)
 	}
 }
+
+// A runner program that registers and ends at once, again and again.
+func TestTightRetryAfterRegistering(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, emulator.Options{})
+	script := "#!/bin/sh\n'" + built.path + "' & sleep 3; kill $!; wait; echo no licence left; exit 9\n"
+	if err := os.WriteFile(filepath.Join(w.program, "run"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	h := w.run(fake.Faults{}, nil)
+	w.until("the pool waits and says why", func() bool {
+		waits := h.Status().Pools[0].Waits
+		return strings.HasPrefix(waits, "2 failed in a row") && strings.Contains(waits, "no licence left")
+	})
+	w.finish(h)
+}

@@ -74,6 +74,7 @@ type remoteView struct {
 	at      time.Time // of the question; zero: never listed
 	there   bool
 	missing time.Time // since when it is not listed; zero: it is
+	offline time.Time // since when it is listed as offline; zero: it is not
 	runner.Remote
 }
 
@@ -144,7 +145,11 @@ func (a *Agent) keep(k *keeper) {
 		}
 		a.mu.Lock()
 		delete(a.keepers, k.name)
+		now := time.Now()
+		maps.DeleteFunc(a.ended, func(_ string, end time.Time) bool { return now.Sub(end) > 2*observeTimeout })
+		a.ended[k.name] = now
 		a.mu.Unlock()
+		a.sweepLogs()
 		a.poke()
 	})
 }
@@ -378,14 +383,14 @@ func (k *keeper) observeRemote(r runner.Remote, there bool, asked time.Time) {
 		return
 	}
 	k.mu.Lock()
-	missing := time.Time{}
-	if !there {
-		missing = k.remote.missing
-		if missing.IsZero() {
-			missing = asked
-		}
+	view := remoteView{at: asked, there: there, Remote: r}
+	switch {
+	case !there:
+		view.missing = orDefault(k.remote.missing, asked)
+	case !r.Online:
+		view.offline = orDefault(k.remote.offline, asked)
 	}
-	k.remote = remoteView{at: asked, there: there, missing: missing, Remote: r}
+	k.remote = view
 	k.mu.Unlock()
 	k.nudge()
 }

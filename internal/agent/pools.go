@@ -130,6 +130,9 @@ func (a *Agent) setPools(pools []Pool) error {
 		if old.stop != nil {
 			old.stop()
 		}
+		if !seen[old.Spec.Name] {
+			delete(a.problems, imageProblem(old))
+		}
 	}
 	a.pools = next
 	return nil
@@ -160,12 +163,14 @@ func (a *Agent) watchImage(ctx context.Context, p *poolState) {
 	}
 }
 
+func imageProblem(p *poolState) string { return "image of pool " + p.Spec.Name }
+
 func (a *Agent) imageReady(p *poolState, img image.Local) {
 	a.mu.Lock()
 	changed := !p.hasImage || p.image.Digest != img.Digest
 	p.image, p.hasImage, p.imageErr = img, true, ""
 	a.mu.Unlock()
-	a.problem("image of pool "+p.Spec.Name, "")
+	a.problem(imageProblem(p), "")
 	if changed {
 		a.emit(event.Event{Kind: event.ImageReady, Pool: p.Spec.Name, Image: img.Digest})
 		a.poke()
@@ -177,7 +182,7 @@ func (a *Agent) imageFailed(p *poolState, err error) {
 	changed := p.imageErr != err.Error()
 	p.imageErr = err.Error()
 	a.mu.Unlock()
-	a.problem("image of pool "+p.Spec.Name, err.Error())
+	a.problem(imageProblem(p), err.Error())
 	if changed {
 		a.emit(event.Event{Kind: event.ImageFailed, Pool: p.Spec.Name, Image: p.Spec.Image, Reason: err.Error(), Failed: true})
 		a.poke()

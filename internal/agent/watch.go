@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/atomicfile"
+	"github.com/mirego/tasuki/internal/base/backoff"
 	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm"
@@ -28,8 +29,11 @@ type driverState struct {
 
 // scopeState is what was last seen of a scope at GitHub. Guarded by Agent.mu.
 type scopeState struct {
-	orphans map[int64]time.Time // when a registration without a guest was first seen
-	poke    chan struct{}       // asks for a listing soon
+	name     string
+	listed   bool                // once at least
+	busy     map[string]bool     // runners that execute a job
+	orphans  map[int64]time.Time // when a registration without a guest was first seen
+	removing bool                // orphans are being removed
 }
 
 // watchAll starts the watchers that the pools need and do not have. Those of
@@ -46,7 +50,7 @@ func (a *Agent) watchAll() {
 			a.work.Go(func() { a.watchImage(ctx, p) })
 		}
 		a.watchDriverOf(p.Driver)
-		a.watchScopeOf(p.GitHub)
+		a.watchScopeOf(p.GitHub, p.Spec.Scope)
 	}
 }
 
@@ -57,30 +61,27 @@ func (a *Agent) watchDriverOf(d vm.Driver) {
 	ctx, state := a.life, &driverState{removing: map[string]bool{}}
 	a.drivers[d] = state
 	a.work.Go(func() {
-		every(ctx, a.opt.Tick, nil, func() { a.observeGuests(ctx, d, state) })
+		every(ctx, a.opt.Tick, func() { a.observeGuests(ctx, d, state) })
 	})
 }
 
-func (a *Agent) watchScopeOf(g GitHub) {
+func (a *Agent) watchScopeOf(g GitHub, name string) {
 	if a.scopes[g] != nil {
 		return
 	}
-	ctx, state := a.life, &scopeState{orphans: map[int64]time.Time{}, poke: make(chan struct{}, 1)}
+	ctx, state := a.life, &scopeState{name: name}
 	a.scopes[g] = state
 	a.work.Go(func() {
-		every(ctx, a.opt.Resync, state.poke, func() { a.observeScope(ctx, g, state) })
+		every(ctx, a.opt.Resync, func() { a.observeScope(ctx, g, state) })
 	})
 }
 
-// every calls f now and then at a pace, or when poked, until ctx ends.
-func every(ctx context.Context, pace time.Duration, poke <-chan struct{}, f func()) {
+// every calls f at a pace until ctx ends.
+func every(ctx context.Context, pace time.Duration, f func()) {
 	for {
 		f()
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, pace) != nil {
 			return
-		case <-poke:
-		case <-time.After(pace):
 		}
 	}
 }
@@ -95,7 +96,7 @@ func (a *Agent) observeGuests(ctx context.Context, d vm.Driver, state *driverSta
 	guests, err := d.List(ctx)
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
-			a.problem("driver "+name, fmt.Sprintf("cannot list guests: %v", err))
+			a.problem("driver "+name, fmt.Sprintf("cannot list guests: %v", explained(err, context.Cause(ctx))))
 		}
 		return
 	}
@@ -106,7 +107,7 @@ func (a *Agent) observeGuests(ctx context.Context, d vm.Driver, state *driverSta
 	byName := map[string]vm.Instance{}
 	for _, g := range guests {
 		byName[g.Name] = g
-		if a.keepers[g.Name] == nil && !state.removing[g.Name] {
+		if a.nobodys(g.Name, asked) && !state.removing[g.Name] {
 			state.removing[g.Name] = true
 			a.work.Go(func() { a.removeGuest(d, state, g) })
 		}
@@ -117,6 +118,23 @@ func (a *Agent) observeGuests(ctx context.Context, d vm.Driver, state *driverSta
 			k.observeGuest(g, there, asked)
 		}
 	}
+}
+
+// nobodys says whether a guest of ours may be removed: no record names it, and
+// GitHub does not say that its runner executes a job (its record may be what
+// was lost). While GitHub does not answer, a guest is removed after a grace.
+// The caller holds a.mu; asked is when the guest was listed.
+func (a *Agent) nobodys(name string, asked time.Time) bool {
+	_, stranded := a.stranded[name]
+	if a.keepers[name] != nil || stranded || asked.Before(a.ended[name]) {
+		return false
+	}
+	for _, s := range a.scopes {
+		if s.busy[name] || (!s.listed && time.Since(a.started) < orphanGrace) {
+			return false
+		}
+	}
+	return true
 }
 
 // removeGuest destroys a guest that nobody keeps: what a crash left between
@@ -133,29 +151,34 @@ func (a *Agent) removeGuest(d vm.Driver, state *driverState, g vm.Instance) {
 		return
 	}
 	_ = os.Remove(a.keyPath(g.Name))
+	_ = os.Remove(a.keyPath(g.Name) + ".pub")
 	a.emit(event.Event{Kind: event.OrphanRemoved, Pool: g.Owner.Pool, Runner: g.Name, Reason: "a guest that nobody kept"})
 }
 
 // observeScope tells the keepers how GitHub sees their runners, and takes
 // away registrations of ours that nobody keeps.
 func (a *Agent) observeScope(ctx context.Context, g GitHub, state *scopeState) {
-	ctx, cancel := context.WithTimeoutCause(ctx, observeTimeout, fmt.Errorf("GitHub did not answer within %v", observeTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, observeTimeout, errNoAnswer)
 	defer cancel()
 	asked := time.Now()
 	remotes, err := g.Runners(ctx)
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
-			a.problem("github", fmt.Sprintf("cannot list runners: %v", err))
+			a.problem("github "+state.name, fmt.Sprintf("cannot list runners: %v", explained(err, context.Cause(ctx))))
 		}
 		return
 	}
-	a.problem("github", "")
+	a.problem("github "+state.name, "")
 
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	byName := map[string]runner.Remote{}
+	state.listed, state.busy = true, map[string]bool{}
 	for _, r := range remotes {
 		byName[r.Name] = r
+		if r.Busy {
+			state.busy[r.Name] = true
+		}
 	}
 	for _, k := range a.keepers {
 		if k.pool.GitHub == g {
@@ -172,8 +195,10 @@ func (a *Agent) observeScope(ctx context.Context, g GitHub, state *scopeState) {
 func (a *Agent) removeOrphans(g GitHub, state *scopeState, remotes []runner.Remote) {
 	now := time.Now()
 	still := map[int64]time.Time{}
+	var due []runner.Remote
 	for _, r := range remotes {
-		if !a.ownName(r.Name) || a.keepers[r.Name] != nil {
+		_, stranded := a.stranded[r.Name]
+		if !a.ownName(r.Name) || a.keepers[r.Name] != nil || stranded {
 			continue
 		}
 		since, known := state.orphans[r.ID]
@@ -181,20 +206,37 @@ func (a *Agent) removeOrphans(g GitHub, state *scopeState, remotes []runner.Remo
 			since = now
 		}
 		still[r.ID] = since
-		if now.Sub(since) < orphanGrace || r.Busy {
-			continue
+		if now.Sub(since) >= orphanGrace && !r.Busy {
+			due = append(due, r)
 		}
-		a.work.Go(func() {
-			ctx, cancel := context.WithTimeout(a.life, removeTimeout)
-			defer cancel()
-			if err := g.Remove(ctx, r.ID); err != nil && !errors.Is(err, runner.ErrBusy) {
-				a.log.Warn("cannot remove a registration that nobody keeps", "runner", r.Name, "err", err)
-				return
-			}
-			a.emit(event.Event{Kind: event.OrphanRemoved, Runner: r.Name, Reason: "a registration that nobody kept"})
-		})
 	}
 	state.orphans = still
+	if len(due) == 0 || state.removing {
+		return
+	}
+	state.removing = true
+	a.work.Go(func() {
+		for _, r := range due { // one after the other: there may be thousands
+			if a.life.Err() == nil {
+				a.removeOrphan(g, r)
+			}
+		}
+		a.mu.Lock()
+		state.removing = false
+		a.mu.Unlock()
+	})
+}
+
+func (a *Agent) removeOrphan(g GitHub, r runner.Remote) {
+	ctx, cancel := context.WithTimeout(a.life, removeTimeout)
+	defer cancel()
+	switch err := g.Remove(ctx, r.ID); {
+	case errors.Is(err, runner.ErrBusy): // asked again at a later listing
+	case err != nil:
+		a.log.Warn("cannot remove a registration that nobody keeps", "runner", r.Name, "err", err)
+	default:
+		a.emit(event.Event{Kind: event.OrphanRemoved, Runner: r.Name, Reason: "a registration that nobody kept"})
+	}
 }
 
 // sweepKeys deletes the login keys that a crash left: half-written ones, and

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/backoff"
@@ -19,6 +17,10 @@ const (
 	lostAfter = 10 * time.Second
 	// lostBusyAfter is the same for a busy one, whose end we may still hear of.
 	lostBusyAfter = 2 * time.Minute
+	// offlineAfter is how long GitHub may see a runner that waits as offline.
+	offlineAfter = 5 * time.Minute
+	// provenAfter is how long a runner waits for jobs before its pool counts as well.
+	provenAfter = 30 * time.Second
 	// mostRegistrations bounds how often one guest registers.
 	mostRegistrations = 3
 	hookTimeout       = 5 * time.Minute
@@ -60,7 +62,6 @@ func (k *keeper) register(ctx context.Context) (runner.State, string, error) {
 			case busy:
 				return runner.Busy, "", nil
 			case online:
-				k.registered()
 				return runner.Idle, "", nil
 			}
 			ask.Reset(pace.Delay(n, nil))
@@ -77,20 +78,19 @@ func (k *keeper) lastWords() string {
 	}
 	const most = 300
 	path := k.a.LogPath(k.name)
-	b, err := os.ReadFile(path)
+	last, err := lastLine(path)
 	if err != nil {
 		return "its log cannot be read: " + err.Error()
 	}
-	text := strings.TrimSpace(string(b))
-	last := text[strings.LastIndexByte(text, '\n')+1:]
 	if last == "" {
 		return "it wrote nothing"
 	}
 	return fmt.Sprintf("it wrote last: %q (whole: %s)", last[:min(len(last), most)], path)
 }
 
-// registered tells the pool that it works.
-func (k *keeper) registered() {
+// proven tells the pool that its runners work: one has a job, or waits for one
+// long enough not to be ending at once again and again.
+func (k *keeper) proven() {
 	k.a.mu.Lock()
 	defer k.a.mu.Unlock()
 	if p := k.a.poolNamed(k.rec.Pool); p != nil {
@@ -132,7 +132,6 @@ func (k *keeper) findRemote(ctx context.Context) (runner.Remote, bool, error) {
 func (k *keeper) signal(ctx context.Context, s guest.Signal) (runner.State, string, error) {
 	switch s.Kind {
 	case guest.JobStarted, guest.JobFinished:
-		k.registered()
 		if !k.note(ctx, func(r *runner.Record) { r.Job.Name = s.Job }) {
 			return "", "", errAgentEnds
 		}
@@ -172,8 +171,9 @@ func (k *keeper) again(ctx context.Context, why string) (runner.State, string, e
 // idle waits for a job.
 func (k *keeper) idle(ctx context.Context) (runner.State, string, error) {
 	k.follow()
-	check := time.NewTimer(0)
+	check, proven := time.NewTimer(0), time.NewTimer(provenAfter)
 	defer check.Stop()
+	defer proven.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -185,12 +185,17 @@ func (k *keeper) idle(ctx context.Context) (runner.State, string, error) {
 		case heard := <-k.follower.news:
 			if heard.exit != nil {
 				k.ended = heard.exit
+				if heard.exit.Code != 0 {
+					return "", "", fmt.Errorf("the runner program ended with status %d before it had a job; %s", heard.exit.Code, k.lastWords())
+				}
 				// It may have executed a job whose line we could not read.
 				return runner.Leaving, fmt.Sprintf("the runner program ended with status %d", heard.exit.Code), nil
 			}
 			if to, reason, err := k.signal(ctx, heard.Signal); to != "" || err != nil {
 				return to, reason, err
 			}
+		case <-proven.C:
+			k.proven()
 		case <-k.changed:
 			check.Reset(0)
 		case <-check.C:
@@ -212,24 +217,32 @@ func (k *keeper) checkIdle(ctx context.Context, check *time.Timer) (runner.State
 	if view.there && view.Busy {
 		return runner.Busy, "", nil
 	}
-	if view.there || view.missing.IsZero() {
+	since, most := view.missing, lostAfter // a job that just ended is no longer listed either
+	if view.there {
+		since, most = view.offline, offlineAfter
+	}
+	if since.IsZero() {
 		return "", "", nil
 	}
-	if wait := lostAfter - time.Since(view.missing); wait > 0 {
-		check.Reset(wait) // a job that just ended is no longer listed either
+	if wait := most - time.Since(since); wait > 0 {
+		check.Reset(wait)
 		return "", "", nil
 	}
 	ask, cancel := context.WithTimeoutCause(ctx, observeTimeout, errNoAnswer)
 	defer cancel()
-	_, there, err := k.pool.GitHub.Runner(ask, k.rec.RemoteID)
-	if err != nil || there {
+	now, there, err := k.pool.GitHub.Runner(ask, k.rec.RemoteID)
+	switch {
+	case err != nil, there != view.there, there && (now.Online || now.Busy):
 		return "", "", nil // asked again at the next listing
+	case there:
+		return "", "", fmt.Errorf("GitHub has seen it offline for %v; %s", time.Since(since).Round(time.Second), k.lastWords())
 	}
 	return k.again(ctx, "GitHub no longer lists the runner")
 }
 
 // busy waits until the runner program has ended, and so its job.
 func (k *keeper) busy(ctx context.Context) (runner.State, string, error) {
+	k.proven()
 	k.follow()
 	k.noteStart(ctx)
 	check := time.NewTicker(lostBusyAfter / 4)

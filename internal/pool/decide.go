@@ -163,11 +163,20 @@ func stops(wants []Want, seen []Seen) []Action {
 		byPool[w.Pool] = w
 	}
 	waiting := map[string]int{}
-	// One after the other: a pool that rolls to a new image keeps its capacity.
-	rolling := map[string]bool{}
+	// One after the other, and only while the pool has what it wants and can get
+	// more: a pool that rolls to a new image, a bad one perhaps, keeps its capacity.
+	rolling, have := map[string]bool{}, map[string]int{}
 	for _, s := range seen {
 		if (s.State.OnItsWay() && s.Outdated == "") || (s.State.Ending() && s.State.TakesSlot()) {
 			rolling[s.Pool] = true
+		}
+		if s.State == runner.Idle || s.State.OnItsWay() {
+			have[s.Pool]++
+		}
+	}
+	for _, w := range wants {
+		if w.Blocked != "" || have[w.Pool] < w.Standby {
+			rolling[w.Pool] = true
 		}
 	}
 	// Count the youngest as the surplus: the oldest is the closest to a job.

@@ -103,6 +103,18 @@ func TestDecide(t *testing.T) {
 			},
 			limits: pool.Limits{Slots: 2},
 		},
+		"bad-image-roll: the last good one stays while new ones fail": {
+			wants:  []pool.Want{{Pool: "ios", Standby: 2, Blocked: "2 failed in a row"}},
+			seen:   []pool.Seen{{Name: "b", Pool: "ios", State: runner.Idle, Since: at, Outdated: "newer image"}},
+			limits: pool.Limits{Slots: 2},
+			want:   []pool.Action{{Verb: pool.Wait, Pool: "ios", Reason: "2 failed in a row"}},
+		},
+		"bad-image-roll: and while another one is tried": {
+			wants:  []pool.Want{{Pool: "ios", Standby: 2}},
+			seen:   []pool.Seen{{Name: "b", Pool: "ios", State: runner.Idle, Since: at, Outdated: "newer image"}},
+			limits: pool.Limits{Slots: 2},
+			want:   []pool.Action{{Verb: pool.Start, Pool: "ios"}},
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
