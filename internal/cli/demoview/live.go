@@ -182,7 +182,10 @@ func (t *Task) end(color, mark, text string) {
 	v.say(fmt.Sprintf("  %s %s %s  %s", v.paint(color, mark), pad(t.name, 10), text, v.paint(dim, seconds(v.opt.Now().Sub(t.begun)))))
 }
 
-const barWidth = 24
+const (
+	barWidth    = 24
+	narrowWidth = 12 // where there are fewer than 100 columns
+)
 
 func (v *View) taskLine(t *Task) string {
 	now := v.opt.Now()
@@ -192,8 +195,12 @@ func (v *View) taskLine(t *Task) string {
 		return cut(fmt.Sprintf("%s%s  %s", head, seconds(took), t.doing), v.columns())
 	}
 	part := min(1, float64(t.done)/float64(t.total))
-	full := int(part * barWidth)
-	bar := strings.Repeat(v.marks.bar, full) + strings.Repeat(v.marks.gap, barWidth-full)
+	width := barWidth
+	if columns := v.columns(); columns > 0 && columns < 99 {
+		width = narrowWidth
+	}
+	full := int(part * float64(width))
+	bar := strings.Repeat(v.marks.bar, full) + strings.Repeat(v.marks.gap, width-full)
 	amount := fmt.Sprintf("  %s of %s", bytes(t.done), bytes(t.total))
 	if t.parts {
 		amount = ""
