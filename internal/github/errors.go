@@ -77,7 +77,7 @@ func reply(err error) *http.Response {
 func words(err error, res *http.Response) string {
 	said := fmt.Sprintf("%d %s", res.StatusCode, http.StatusText(res.StatusCode))
 	e, ok := errors.AsType[*github.ErrorResponse](err)
-	if !ok || e.Message == "" {
+	if !ok || e.Message == "" || e.Message == http.StatusText(res.StatusCode) {
 		return said
 	}
 	said += ": " + strings.TrimSuffix(e.Message, ".")
