@@ -26,13 +26,21 @@ func deadlines(of *agent.Options, d map[runner.State]time.Duration) {
 func TestNeverRegisters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, emulator.Options{Faults: []emulator.Fault{emulator.NeverRegister(4)}})
+	good, err := os.ReadFile(filepath.Join(w.program, "run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := "#!/bin/sh\nif mkdir '" + filepath.Join(w.home, "first") + "'; then sleep 600; fi\n"
+	if err := os.WriteFile(filepath.Join(w.program, "run"), []byte(first+string(good)), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	run := w.submit(1)
 	h := w.run(fake.Faults{}, func(o *agent.Options) {
-		deadlines(o, map[runner.State]time.Duration{runner.Registering: 2 * time.Second})
+		deadlines(o, map[runner.State]time.Duration{runner.Registering: 5 * time.Second})
 	})
 	w.concluded(run, "success")
 	w.finish(h)
-	if !strings.Contains(h.logs.String(), "registering") {
+	if !strings.Contains(h.logs.String(), "still registering after 5s") {
 		t.Error("nothing says that a runner did not register")
 	}
 }
