@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/mirego/tasuki/internal/event"
@@ -42,15 +43,18 @@ func Read(dir string, since time.Time) iter.Seq2[event.Event, error] {
 }
 
 // openAll opens the newest file first: one that moves meanwhile is met again
-// under its next number, and is the same file; none is missed.
+// under a higher number, and is the same file; none is missed.
 func openAll(dir string) ([]*os.File, error) {
 	var files []*os.File
-	var last fs.FileInfo
+	var infos []fs.FileInfo
 	for n := 0; ; n++ {
 		f, err := os.Open(numbered(dir, n))
 		if errors.Is(err, fs.ErrNotExist) {
 			if n == 0 {
 				continue // between two files, or before the first
+			}
+			if _, err := os.Lstat(numbered(dir, n+1)); err == nil {
+				continue // a rotation has moved one and not yet the next
 			}
 			return files, nil
 		}
@@ -62,11 +66,16 @@ func openAll(dir string) ([]*os.File, error) {
 			_ = f.Close()
 			return files, err
 		}
-		if last != nil && os.SameFile(last, info) {
-			_ = f.Close()
+		same := func(known fs.FileInfo) bool { return os.SameFile(known, info) }
+		if i := slices.IndexFunc(infos, same); i >= 0 {
+			// What was opened in between came with later rotations: it is newer.
+			for _, extra := range append(files[i+1:], f) {
+				_ = extra.Close()
+			}
+			files, infos = files[:i+1], infos[:i+1]
 			continue
 		}
-		files, last = append(files, f), info
+		files, infos = append(files, f), append(infos, info)
 	}
 }
 
