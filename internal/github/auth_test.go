@@ -14,7 +14,9 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -327,4 +329,36 @@ func TestIncidentTokenCallFailsForApps(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A source that hangs is not GitHub's failure, and does not hold others for ever.
+func TestASourceThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent atomic.Int64
+		c, err := github.New(github.Options{
+			Scope: "octo", Log: slog.New(slog.DiscardHandler), HTTP: asked(func(*http.Request) { sent.Add(1) }),
+			Token: func(ctx context.Context) (secret.String, error) {
+				<-ctx.Done()
+				return secret.String{}, context.Cause(ctx)
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		for range 6 {
+			_, err := c.Runners(t.Context())
+			if want := "cannot list the runners of octo: cannot get a token for GitHub: there is none in time"; err == nil || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+		if took := time.Since(start); took != 6*40*time.Second || sent.Load() != 0 {
+			t.Errorf("took %s, %d requests sent", took, sent.Load())
+		}
+		short, cancel := context.WithTimeoutCause(t.Context(), time.Second, errors.New("the host stops"))
+		defer cancel()
+		if _, err := c.Runners(short); err == nil || !strings.HasSuffix(err.Error(), "the host stops") {
+			t.Errorf("got %v", err)
+		}
+	})
 }

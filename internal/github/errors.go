@@ -31,7 +31,10 @@ func (c *Client) meaning(err error) error {
 		return limit // without the address of a call that only wanted a token
 	}
 	if ours, ok := errors.AsType[*credentialError](err); ok {
-		return ours
+		if errors.Is(ours, runner.ErrDenied) {
+			return ours
+		}
+		return fmt.Errorf("cannot get a token for GitHub: %w", ours)
 	}
 	res := reply(err)
 	if res == nil {

@@ -20,6 +20,9 @@ const (
 	// renewBefore is how long before it expires a token is replaced, so that none
 	// expires on its way; a token of an App lives an hour.
 	renewBefore = 5 * time.Minute
+	// tokenTimeout bounds getting a token, which does not count as GitHub's time
+	// to answer: a command that prints one has 30 s of its own.
+	tokenTimeout = 40 * time.Second
 	// renewPause is how long an old token goes on when there is no new one.
 	renewPause = 30 * time.Second
 )
@@ -151,11 +154,17 @@ type request struct {
 
 // send sends one request, unless the gate is shut, and decodes the reply into v.
 func (id *identity) send(caller context.Context, api *github.Client, r request, v any) (*github.Response, error) {
-	ctx, cancel := context.WithTimeoutCause(caller, callTimeout, errors.New("GitHub does not answer in time"))
-	defer cancel()
 	if err := id.gate.pass(r, id.now()); err != nil {
 		return nil, err
 	}
+	if err := id.prepare(caller); err != nil {
+		if caller.Err() != nil {
+			return nil, context.Cause(caller)
+		}
+		return nil, id.gate.observe(r, nil, err, id.now())
+	}
+	ctx, cancel := context.WithTimeoutCause(caller, callTimeout, errors.New("GitHub does not answer in time"))
+	defer cancel()
 	req, err := api.NewRequest(r.method, r.path, r.body)
 	if err != nil {
 		return nil, err
@@ -168,6 +177,23 @@ func (id *identity) send(caller context.Context, api *github.Client, r request, 
 		return res, err // which says nothing about GitHub
 	}
 	return res, id.gate.observe(r, res, err, id.now())
+}
+
+// prepare gets a token, so that the request after it has one.
+func (id *identity) prepare(ctx context.Context) error {
+	if id.fetch == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, tokenTimeout, errors.New("there is none in time"))
+	defer cancel()
+	_, err := id.get(ctx)
+	if err == nil {
+		return nil
+	}
+	if _, ours := errors.AsType[*credentialError](err); !ours && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return fmt.Errorf("cannot get a token for GitHub: %w", err)
 }
 
 // transport adds the token to requests for the API's own host, and to no
