@@ -38,10 +38,14 @@ func (d *demo) newAgent() (*agent.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	boot, register := 3*time.Minute, 90*time.Second
+	if d.host.driver.Capabilities().Accel == "tcg" {
+		boot, register = 2*boot, 2*register // a busy machine emulates slowly
+	}
 	spec := pool.Spec{
 		Name: "demo", Image: d.image.Ref.String(), Driver: "qemu", Scope: "octo/demo", Labels: append([]string{"demo"}, d.flags.labels...),
 		MemoryMiB: 1024, Standby: d.flags.slots, MaxJob: d.flags.timeout, WorkFolder: "_work",
-		Deadlines: map[runner.State]time.Duration{runner.Connecting: 3 * time.Minute, runner.Registering: 90 * time.Second},
+		Deadlines: map[runner.State]time.Duration{runner.Connecting: boot, runner.Registering: register},
 		Network:   vm.Network{Mode: vm.Isolated, Forwards: []vm.Forward{{Guest: guestGitHub + ":80", Host: d.address}}},
 	}
 	return agent.New(agent.Options{
