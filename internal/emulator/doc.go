@@ -1,5 +1,5 @@
-// Package emulator is GitHub Actions in one process: the REST API for self-hosted runners, the protocol
-// that runner programs speak, and the results service that takes their logs. It needs no account, no
+// Package emulator is GitHub Actions in one process: the REST API for self-hosted runners, GitHub Apps, the
+// scale-set service, the protocol that runner programs speak, and the results service that takes their logs. It needs no account, no
 // internet and no disk; it forgets everything when it ends.
 //
 // # Terms
@@ -10,6 +10,16 @@
 // A job is offered to the first runner whose labels, group and scope fit and that polls; it is
 // acknowledged, acquired (from then on it runs), renewed every minute, and completed. A job that is not
 // acquired in time goes back to the queue, one that is not renewed in time fails.
+//
+// A scale set is what jobs are assigned to rather than to runners: its one listener holds a session, polls a
+// queue of messages, announces a capacity (how many jobs the set may hold in all) and starts runners. A job
+// that is assigned to a set goes to whichever runner of the set comes first and to no other; an assignment
+// that no runner comes for lapses, and the job is assigned again under another job id. In the flow with
+// acquisition (Options.ScaleSets.Acquire) a job is first available, to every set that fits, and assigned to
+// the one that acquires it.
+//
+// A fault is something that goes wrong: with requests, with a set's messages, with its statistics. An
+// incident is a fault that others met, by its name; a quota is how many REST calls GitHub allows.
 //
 // # What it follows
 //
@@ -25,7 +35,7 @@
 //	GET  /_emulator/runs/{id}          RunState with logs; ?wait=30s holds until the run is completed
 //	POST /_emulator/runs/{id}/cancel   202
 //	GET  /_emulator/jobs/{id}/log      the job's log as text; the id is the number or the GUID
-//	PUT  /_emulator/faults             []Fault (durations in nanoseconds), replacing those before
+//	PUT  /_emulator/faults             []Fault as ParseFaults reads them, replacing those before
 //
 // They ask for Options.Token when one is set, as the REST API does; set one wherever guests or strangers reach
 // the port. Without one, POST workflows takes no path and no tree: a workflow could show any file of this
@@ -33,9 +43,12 @@
 //
 // # Layout
 //
-// dispatch.go and jobs.go hold the rules; rest_*.go, register.go, broker.go, runservice.go, results.go,
-// feed.go and launch.go translate one protocol surface each and keep nothing. Scale sets would be one more
-// surface over the same rules, with offer in dispatch.go asking it which runners may have a job.
+// dispatch.go, jobs.go, lifecycle.go and scaleset*.go hold the rules; rest_*.go, app.go, register.go,
+// agents.go, broker.go, runservice.go, results.go, feed.go and launch.go translate one protocol surface each
+// and keep nothing. credentials.go says who may do what, quota.go how often, faults.go and incidents.go what
+// goes wrong.
+//
+// Tests of time reach it by Client, or by a Pipe where a client insists on its own transport.
 //
 // An Emulator is safe for concurrent use. One mutex guards all state; no request holds it while it waits.
 package emulator

@@ -111,7 +111,7 @@ type scaler struct {
 
 func newScaler(t *testing.T, c *scaleset.Client, set, most int, transport http.RoundTripper) *scaler {
 	return &scaler{t: t, client: c, set: set, most: most, programs: &http.Client{Transport: transport},
-		started: map[string]string{}, completed: map[string]string{}, heard: make(chan struct{}, 100)}
+		started: map[string]string{}, completed: map[string]string{}, heard: make(chan struct{}, 1000)}
 }
 
 func (s *scaler) HandleDesiredRunnerCount(ctx context.Context, assigned int) (int, error) {
