@@ -159,7 +159,8 @@ func (d *Driver) boot(name string) error {
 		return err
 	}
 	script := `echo booting; exec sleep 2147483647`
-	if d.opts.Faults.DiesBooting.of(name) {
+	dies := d.opts.Faults.DiesBooting.of(name)
+	if dies {
 		script = fmt.Sprintf(`echo booting; sleep %.3f; echo "kernel panic"; exit 1`, delay.Seconds())
 	}
 	// The guest's hypervisor bears its mark too: between its start and the
@@ -168,6 +169,9 @@ func (d *Driver) boot(name string) error {
 		Path: "sh", Args: []string{"-c", script}, Dir: d.folder(name),
 		Bare: true, Env: []string{d.mark(name), "PATH=" + os.Getenv("PATH")},
 	}, d.file(name, consoleFile))
+	if dies && errors.Is(err, fs.ErrNotExist) {
+		err = nil // dead before it was seen; no process is power that is off
+	}
 	if err != nil {
 		return err
 	}
