@@ -31,6 +31,7 @@ prepare: ## install what is missing on this machine
 
 .PHONY: build
 build: ## build bin/tasuki and the runner program of the demo's guests
+	@[ -e bin/tasuki ] || echo "building: the first time it fetches and compiles a lot, for some minutes"
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/tasuki ./cmd/tasuki
 	@$(MAKE) --no-print-directory bin/demorunner-linux-$(GUEST_ARCH)
 
