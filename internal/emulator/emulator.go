@@ -70,6 +70,8 @@ type Options struct {
 	// CollectIdle is how long a runner may be without a job, connected or not, until its registration is
 	// removed: for ever when zero.
 	CollectIdle time.Duration
+	// RunnerRelease is the runner program that GitHub offers for download.
+	RunnerRelease RunnerRelease
 	// MinRunnerVersion is the oldest runner that is given messages, such as "2.329.0"; any is when empty.
 	MinRunnerVersion string
 	// Faults are what goes wrong; none when empty. See Fault.

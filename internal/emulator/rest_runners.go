@@ -196,21 +196,6 @@ func (e *Emulator) deleteRunner(w http.ResponseWriter, r *http.Request, s scope)
 	}
 }
 
-// listDownloads names a release that does not exist, so that nobody fetches it by mistake.
-func (e *Emulator) listDownloads(w http.ResponseWriter, r *http.Request, _ scope) {
-	out := []map[string]string{}
-	for _, os := range []string{"linux", "osx", "win"} {
-		for _, arch := range []string{"x64", "arm64"} {
-			file := fmt.Sprintf("actions-runner-%s-%s-2.336.0.tar.gz", os, arch)
-			out = append(out, map[string]string{
-				"os": os, "architecture": arch, "filename": file, "download_url": e.baseFor(r) + "/downloads/" + file,
-				"sha256_checksum": strings.Repeat("0", 64),
-			})
-		}
-	}
-	writeJSON(w, http.StatusOK, out)
-}
-
 type restGroup struct {
 	ID         int64  `json:"id"`
 	Name       string `json:"name"`

@@ -114,6 +114,7 @@ func (e *Emulator) runnerRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /feed/{job}", e.asJob(e.getFeed))
 
 	mux.HandleFunc("POST /actions/build/{plan}/jobs/{job}/runnerresolve/actions", e.asJob(e.postResolve))
+	mux.HandleFunc("GET /downloads/{file}", e.getDownload)
 	mux.HandleFunc("GET /launch/{run}/{archive}", e.getArchive)
 }
 

@@ -3,6 +3,7 @@ package emulator_test
 import (
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -358,6 +359,20 @@ func TestFaultsAreReadStrictly(t *testing.T) {
 	} {
 		if _, err := emulator.ParseFaults([]byte(text)); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestEveryIncidentIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/emulator.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = emulator.Incident("")
+	_, names, _ := strings.Cut(err.Error(), "there are ")
+	for name := range strings.SplitSeq(names, ", ") {
+		if f, err := emulator.Incident(name); err != nil || gocmp.Equal(f, emulator.Fault{}) || !strings.Contains(string(page), "| `"+name+"` |") {
+			t.Errorf("incident %q: %+v, %v; is it in docs/emulator.md?", name, f, err)
 		}
 	}
 }
