@@ -75,8 +75,8 @@ type listed struct {
 	at *place
 }
 
-// orphan says whether nobody keeps it and it may go.
-func (l listed) orphan() bool { return l.Ours && !l.Recorded && l.State != stateBusy }
+// orphan says whether it is ours and nobody keeps it.
+func (l listed) orphan() bool { return l.Ours && !l.Recorded }
 
 const stateBusy = "busy"
 
@@ -184,9 +184,9 @@ func (a *app) pruneGitHubRunners(ctx context.Context, file string, dryRun bool) 
 	removed := 0
 	for _, l := range all {
 		switch {
-		case l.Ours && !l.Recorded && l.State == stateBusy:
-			fmt.Fprintf(a.stdout, "stays, since it is busy: %s (%s)\n", l.Name, l.Scope)
 		case !l.orphan():
+		case l.State == stateBusy:
+			fmt.Fprintf(a.stdout, "stays, since it is busy: %s (%s)\n", l.Name, l.Scope)
 		case dryRun:
 			removed++
 			fmt.Fprintf(a.stdout, "would be removed: %s (%s, %s)\n", l.Name, l.Scope, l.State)

@@ -86,6 +86,10 @@ func TestIncidentRateLimitBurnNothingIsSentMeanwhile(t *testing.T) {
 		l.waits(t, "left alone", list(one), 20*time.Second, 0)
 		l.waits(t, "left alone by the other scope", list(two), 20*time.Second, 0)
 	}
+	l.waits(t, "in every bucket", func() error {
+		_, err := one.Credential(t.Context(), runner.Registration{Name: "a"})
+		return err
+	}, 20*time.Second, 0)
 	l.now = l.now.Add(20 * time.Second)
 	if err := list(two)(); err != nil {
 		t.Errorf("after the pause: %v", err)
