@@ -139,7 +139,7 @@ func TestUnboundRunnerWhileGitHubIsDown(t *testing.T) {
 	w.until("it says why it cannot leave", func() bool {
 		for _, r := range h.Status().Runners {
 			if r.Name == idle.Name && r.State == runner.Leaving && strings.Contains(r.Reason, errOutage.Error()) {
-				return true
+				return time.Since(r.Since) > time.Second // long after the state's deadline
 			}
 		}
 		return len(h.Status().Runners) == 0

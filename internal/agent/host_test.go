@@ -41,7 +41,7 @@ const installation = "abc123"
 
 // runHost keeps runners until SIGTERM (drain and end) or SIGINT (end now).
 func runHost(home string) int {
-	bomb := newBomb(os.Getenv("TASUKI_TEST_KILL"))
+	bomb := newBomb(os.Getenv("TASUKI_TEST_KILL"), filepath.Join(home, "known"))
 	opt, err := hostOptions(home, os.Getenv("TASUKI_TEST_URL"), os.Getenv("TASUKI_TEST_PROGRAM"), fake.Faults{})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -120,17 +120,21 @@ func (i oneImage) Image(context.Context, string, func(int64, int64)) (image.Loca
 type bomb struct {
 	where          string
 	at             int64
+	known          string // a file: whoever started this process knows it now
 	writes, events atomic.Int64
 }
 
-func newBomb(text string) *bomb {
+func newBomb(text, known string) *bomb {
 	where, at, _ := strings.Cut(text, " ")
 	n, _ := strconv.ParseInt(at, 10, 64)
-	return &bomb{where: where, at: n}
+	return &bomb{where: where, at: n, known: known}
 }
 
 func (b *bomb) reach(where string, n int64) {
 	if b.where == where && b.at == n {
+		for _, err := os.Stat(b.known); err != nil; _, err = os.Stat(b.known) {
+			time.Sleep(time.Millisecond)
+		}
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	}

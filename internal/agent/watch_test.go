@@ -97,6 +97,19 @@ func TestProblemsOfScopesAreKeptApart(t *testing.T) {
 	}
 }
 
+// What another installation registered stays, however long nobody here keeps it.
+func TestSameNameHostsKeepTheirRegistrations(t *testing.T) {
+	t.Parallel()
+	a, heard := quiet(t)
+	g := &scope{list: []runner.Remote{{ID: 7, Name: "tasuki-test-zzz999-ios-aaaaaa"}, {ID: 8, Name: "somebody-else"}}}
+	old := time.Now().Add(-time.Hour)
+	a.observeScope(t.Context(), g, &scopeState{orphans: map[int64]time.Time{7: old, 8: old}})
+	a.work.Wait()
+	if len(heard.seen) > 0 {
+		t.Errorf("told %+v, want nothing", heard.seen)
+	}
+}
+
 // A guest whose record was lost, and whose runner is at work, is left to
 // finish; one that an old listing still holds ended well.
 func TestWhoseGuestIsRemoved(t *testing.T) {

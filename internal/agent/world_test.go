@@ -111,8 +111,8 @@ func (w *world) submit(jobs int) int64 {
 // start runs an agent in a process of its own.
 func (w *world) start(kill string) proc.ID {
 	w.t.Helper()
-	ready := filepath.Join(w.home, "ready")
-	_ = os.Remove(ready)
+	ready, known := filepath.Join(w.home, "ready"), filepath.Join(w.home, "known")
+	_, _ = os.Remove(ready), os.Remove(known)
 	self, err := os.Executable()
 	if err != nil {
 		w.t.Fatal(err)
@@ -124,6 +124,9 @@ func (w *world) start(kill string) proc.ID {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = id.Kill(context.Background()) })
+	if err := os.WriteFile(known, nil, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
 	w.until("the agent takes signals", func() bool {
 		_, err := os.Stat(ready)
 		return err == nil || !id.Alive()
