@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -361,4 +362,50 @@ func TestASourceThatHangs(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+func TestARegistrationIsSentAgainWhole(t *testing.T) {
+	var bodies []string
+	tokens := []string{"stale", "good"}
+	c := client(t, github.Options{URL: "http://127.0.0.1:1", Scope: "octo",
+		Token: func(context.Context) (secret.String, error) {
+			next := tokens[0]
+			tokens = tokens[1:]
+			return secret.New(next), nil
+		},
+		HTTP: roundTrip(func(r *http.Request) (*http.Response, error) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return nil, err
+			}
+			bodies = append(bodies, string(body))
+			w := httptest.NewRecorder()
+			if r.Header.Get("Authorization") == "Bearer good" {
+				answer(201, jitReply)(w, r)
+			} else {
+				answer(401, `{"message":"Bad credentials"}`)(w, r)
+			}
+			res := w.Result()
+			res.Request = r
+			return res, nil
+		}),
+	})
+	if _, err := c.Credential(t.Context(), runner.Registration{Name: "tasuki-a"}); err != nil {
+		t.Fatal(err)
+	}
+	if len(bodies) != 2 || bodies[0] != bodies[1] || !strings.Contains(bodies[1], "tasuki-a") {
+		t.Errorf("sent %q", bodies)
+	}
+}
+
+func TestAClosedGroupIsTold(t *testing.T) {
+	e := emulator.New(emulator.Options{Groups: []string{"macs"}, GroupRules: map[string]emulator.GroupRule{"macs": {Closed: true}}})
+	c, err := github.New(github.Options{URL: "http://127.0.0.1:1", Scope: "octo", HTTP: emulator.Transport{Handler: e.Handler()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := lines(c.Check(t.Context(), github.Trial{Group: "macs", Repository: "octo/demo"}))
+	if !strings.Contains(got, `wrong runner group: "macs" `) {
+		t.Errorf("got\n%s", got)
+	}
 }
