@@ -310,8 +310,11 @@ func (k *check) visible(ctx context.Context) bool {
 // permissions looks at those that can be seen without trying.
 func (k *check) permissions(ctx context.Context) bool {
 	const step = "permissions"
-	if k.classic && k.scopes != "" {
+	if k.scopes != "" { // only such tokens have them: classic ones, and those of gh
 		has := strings.Split(strings.ReplaceAll(k.scopes, " ", ""), ",")
+		if slices.Contains(has, "admin:enterprise") {
+			has = append(has, "manage_runners:enterprise")
+		}
 		if want := k.c.scope.classic(); !slices.Contains(has, want) {
 			return k.say(step, Wrong, fmt.Sprintf("the token has the scopes %s and lacks %s", k.scopes, want), "add it", k.web+"/settings/tokens")
 		}

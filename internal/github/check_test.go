@@ -98,6 +98,8 @@ func TestCheckSaysWhatIsWrong(t *testing.T) {
 			"wrong authentication: GitHub does not take the token: 401 Unauthorized: Bad credentials | it is mistyped, has expired or was revoked: make a new one | /settings/personal-access-tokens", true},
 		{"scopes", "octo", "ghp_x", github.Trial{}, map[string]http.HandlerFunc{"GET /api/v3/user": answer(200, `{"login":"mona"}`, "X-OAuth-Scopes", "repo")},
 			"wrong permissions: the token has the scopes repo and lacks admin:org | add it | /settings/tokens", true},
+		{"scopes of gh", "octo", "gho_x", github.Trial{}, map[string]http.HandlerFunc{"GET /api/v3/user": answer(200, `{"login":"mona"}`, "X-OAuth-Scopes", "gist, read:org, repo")},
+			"wrong permissions: the token has the scopes gist, read:org, repo and lacks admin:org", true},
 		{"expires", "octo", "github_pat_x", github.Trial{}, map[string]http.HandlerFunc{"GET /api/v3/user": answer(200, `{"login":"mona"}`, "GitHub-Authentication-Token-Expiration", "2026-11-25 10:00:00 UTC")},
 			"warning authentication: personal access token (fine-grained) of mona, expires 2026-11-25 | make a new one before that; a file with it is picked up without a restart | /settings/personal-access-tokens", false},
 		{"no right", "octo/demo", "github_pat_x", github.Trial{}, map[string]http.HandlerFunc{"GET " + repo + "runners": answer(403, `{"message":"Resource not accessible by personal access token"}`)},
