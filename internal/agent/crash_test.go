@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -62,24 +63,47 @@ func countPoints(t *testing.T) (writes, events int) {
 	return writes, events
 }
 
-func crashAt(t *testing.T, point string) {
-	t.Run(point, func(t *testing.T) {
+// crashAt kills one agent after the other at these points, and lets a last one
+// bring everything to its end.
+func crashAt(t *testing.T, points ...string) {
+	t.Run(strings.Join(points, ", "), func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, emulator.Options{})
 		run := w.submit(2)
-		first := w.start(point)
-		// Late points are only reached while the agent drains.
-		done := false
-		w.until("the agent kills itself", func() bool {
-			if r, _ := w.em.RunState(run); r.Status == "completed" && !done {
-				done = true
-				_ = first.Signal(syscall.SIGTERM, false)
-			}
-			return !first.Alive()
-		})
-		second := w.start("")
+		for _, point := range points {
+			w.crash(run, point)
+		}
+		last := w.start("")
 		w.concluded(run, "success")
-		w.drain(second)
+		w.drain(last)
 		w.nothingLeft()
 	})
+}
+
+// crash runs an agent until it kills itself at a point. Late points are only
+// reached while it drains, or not at all.
+func (w *world) crash(run int64, point string) {
+	w.t.Helper()
+	host := w.start(point)
+	done := false
+	w.until("the agent kills itself", func() bool {
+		if r, _ := w.em.RunState(run); r.Status == "completed" && !done {
+			done = true
+			_ = host.Signal(syscall.SIGTERM, false)
+		}
+		return !host.Alive()
+	})
+}
+
+// TestSoakTwoCrashes kills the agent that goes on after a crash as well.
+func TestSoakTwoCrashes(t *testing.T) {
+	if os.Getenv("TASUKI_SOAK") == "" {
+		t.Skip("takes long: make soak")
+	}
+	writes, _ := countPoints(t)
+	for first := 1; first <= writes; first += 2 {
+		for second := 1; second <= writes; second += 5 {
+			crashAt(t, fmt.Sprintf("after-write %d", first), fmt.Sprintf("before-write %d", second))
+		}
+	}
 }
