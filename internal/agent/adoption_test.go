@@ -56,8 +56,8 @@ func (w *world) abandon(h *host) {
 // agent comes back after the deadline of that state.
 func TestALeavingRunnerThatIsAtWorkStays(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, emulator.Options{LockDuration: 15 * time.Second})
-	w.program = programDir(t, "4s")
+	w := newWorld(t, emulator.Options{LockDuration: 30 * time.Second})
+	w.program = programDir(t, "15s") // longer than GitHub may be wrong just after a job
 	first := w.run(fake.Faults{}, nil)
 	run := w.submit(1)
 	busy := w.runner(first, runner.Busy)
@@ -244,6 +244,15 @@ func TestHoldWhileAJobBegins(t *testing.T) {
 	for _, r := range h.Status().Runners {
 		if r.Name == idle.Name && r.State != runner.Busy {
 			t.Errorf("the runner is %s at work, want busy", r.State)
+		}
+	}
+	records, err := slow.All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rec := range records {
+		if rec.Name == idle.Name && (rec.State != runner.Busy || rec.HoldUntil.IsZero()) {
+			t.Errorf("the journal says %s, hold %v; want busy and a hold", rec.State, rec.HoldUntil)
 		}
 	}
 	w.concluded(run, "success")

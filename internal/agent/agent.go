@@ -261,7 +261,7 @@ func (a *Agent) settled() bool {
 	for _, k := range a.keepers {
 		rec := k.record()
 		held := rec.State == runner.Held && time.Now().Before(rec.HoldUntil)
-		waits := (rec.State == runner.Leaving || rec.State == runner.Lingering) && time.Since(rec.Since) >= lingerPatience
+		waits := (rec.State == runner.Leaving || rec.State == runner.Lingering) && k.knownFor() >= lingerPatience
 		if !held && !waits {
 			return false
 		}

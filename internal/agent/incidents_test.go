@@ -47,18 +47,21 @@ func TestNeverRegisters(t *testing.T) {
 	}
 }
 
+// theFirst picks the guest that is asked about first.
+func theFirst() fake.Some {
+	var first atomic.Pointer[string]
+	return func(name string) bool {
+		first.CompareAndSwap(nil, &name)
+		return *first.Load() == name
+	}
+}
+
 // The hypervisor's process dies while we wait for the guest.
 func TestRunDiesWhileWaiting(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, emulator.Options{})
 	run := w.submit(1)
-	first := ""
-	h := w.run(fake.Faults{DiesBooting: func(name string) bool {
-		if first == "" {
-			first = name
-		}
-		return name == first
-	}}, nil)
+	h := w.run(fake.Faults{DiesBooting: theFirst()}, nil)
 	w.concluded(run, "success")
 	w.finish(h)
 	if !strings.Contains(h.logs.String(), "the guest is stopped") {
@@ -71,13 +74,7 @@ func TestNoIP(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, emulator.Options{})
 	run := w.submit(1)
-	first := ""
-	h := w.run(fake.Faults{NeverBoots: func(name string) bool {
-		if first == "" {
-			first = name
-		}
-		return name == first
-	}}, func(o *agent.Options) {
+	h := w.run(fake.Faults{NeverBoots: theFirst()}, func(o *agent.Options) {
 		deadlines(o, map[runner.State]time.Duration{runner.Connecting: time.Second})
 	})
 	w.concluded(run, "success")
@@ -90,12 +87,12 @@ func TestSlowVMBlocksAll(t *testing.T) {
 	w := newWorld(t, emulator.Options{})
 	run := w.submit(3)
 	release := make(chan struct{})
-	slow := ""
+	var slow atomic.Pointer[string]
 	h := w.run(fake.Faults{Before: []fake.Fault{func(ctx context.Context, op fake.Op, name string, _ int) error {
-		if op == fake.OpStart && slow == "" {
-			slow = name
+		if op == fake.OpStart {
+			slow.CompareAndSwap(nil, &name)
 		}
-		if name != slow || (op != fake.OpStart && op != fake.OpDestroy && op != fake.OpPowerOff) {
+		if p := slow.Load(); p == nil || name != *p || (op != fake.OpStart && op != fake.OpDestroy && op != fake.OpPowerOff) {
 			return nil
 		}
 		select {

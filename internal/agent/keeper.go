@@ -332,6 +332,13 @@ func (k *keeper) writeOnce(next runner.Record) error {
 	return nil
 }
 
+// knownFor returns how long this agent knows the runner in its state.
+func (k *keeper) knownFor() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return time.Since(k.entered)
+}
+
 // record returns a copy of what is known of the runner.
 func (k *keeper) record() runner.Record {
 	k.mu.Lock()
