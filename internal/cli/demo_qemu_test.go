@@ -186,7 +186,7 @@ func TestDemo(t *testing.T) {
 			t.Errorf("exit status %d, want 0", code)
 		}
 		nothingLeft(t, out)
-		for _, want := range []string{"leave", "find-nothing", "build right", "finish", "queued → started", "the baton says: from-run-", "credential"} {
+		for _, want := range []string{"leave", "find-nothing", "build the left one of 2", "build the right one of 2", "finish", "queued → started", "the baton says: from-run-", "credential"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("no %q", want)
 			}
