@@ -181,6 +181,7 @@ func (w *world) powerLoss(t *testing.T) {
 	t.Helper()
 	w.killAll(t)
 	for _, g := range w.guests(t) {
+		w.released(t, g)
 		r, err := g.readRun()
 		if err != nil {
 			t.Fatal(err)
@@ -201,6 +202,24 @@ func (w *world) powerLoss(t *testing.T) {
 		}
 		if _, err := os.Stat(g.path(qmpFile)); err != nil {
 			t.Fatalf("a killed QEMU should leave its socket: %v", err)
+		}
+	}
+}
+
+// released waits until nobody holds the guest: the last thread of a killed
+// QEMU may end a little after the process counts as dead.
+func (w *world) released(t *testing.T, g *guest) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		held, err := g.held()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !held {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is still held", g.path(lockFile))
 		}
 	}
 }
