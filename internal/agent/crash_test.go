@@ -27,12 +27,12 @@ func TestALoopWithoutTrouble(t *testing.T) {
 func TestRestartKillsJobs(t *testing.T) {
 	t.Parallel()
 	writes, events := countPoints(t)
-	step := 4
+	step := 24
 	if os.Getenv("TASUKI_TEST_QEMU") != "" {
 		step = 1
 	}
 	if testing.Short() {
-		step = 12
+		step = 48
 	}
 	for n := 1; n <= writes; n += step {
 		for _, where := range []string{"before-write", "after-write"} {
