@@ -75,10 +75,35 @@ type Journal interface {
 	All() ([]runner.Record, error)
 }
 
-// Demand says how many runners of a pool shall wait for a job or be on their
-// way, and why. It answers from memory.
+// Demand says what is asked of a pool now. It answers from memory.
 type Demand interface {
-	Want() (count int, why string)
+	Want() pool.Demand
+}
+
+// Listener is a Demand that hears of jobs. The agent runs it in a goroutine
+// from when its pool is there until the pool goes or the agent ends; the same
+// value in a changed configuration goes on undisturbed.
+type Listener interface {
+	Demand
+	// Listen returns soon after ctx has ended, and not before: it mends what
+	// breaks by itself.
+	Listen(ctx context.Context, to Ear)
+	// Drain says that the pool takes no more jobs, or takes them again. It does
+	// not wait. An agent that only ends does not drain.
+	Drain(drained bool)
+}
+
+// Ear is what a Listener tells the agent. Each of its functions may be called
+// at any time, from anywhere, and does not wait.
+type Ear struct {
+	// Changed: Want answers something else than before.
+	Changed func()
+	// Started and Completed: a runner has taken a job, or has finished it.
+	// The job's Conclusion is set by Completed. Either may come late, twice or
+	// never, and for runners that are not ours.
+	Started, Completed func(runnerName string, job runner.Job)
+	// Problem says what is wrong now, for a person; an empty text ends it.
+	Problem func(text string)
 }
 
 // Pool is a pool with everything that it works on. One Driver, GitHub or
@@ -320,9 +345,8 @@ func (a *Agent) decide() []pool.Action {
 	now := time.Now()
 	var wants []pool.Want
 	for _, p := range a.pools {
-		count, _ := p.Demand.Want()
 		wants = append(wants, pool.Want{
-			Pool: p.Spec.Name, Standby: count, Most: p.Spec.Most,
+			Pool: p.Spec.Name, Standby: p.Demand.Want().Runners(), Most: p.Spec.Most,
 			Blocked: p.blocked(now), Drain: a.drained || a.stopping || p.drained,
 		})
 	}

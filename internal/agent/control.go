@@ -56,10 +56,9 @@ func (k *keeper) status(rec runner.Record) api.Runner {
 }
 
 func (p *poolState) status(runners []runner.Record) api.Pool {
-	want, _ := p.Demand.Want()
 	s := api.Pool{
 		Name: p.Spec.Name, Scope: p.Spec.Scope, Labels: p.labels, Image: p.Spec.Image, Digest: p.image.Digest,
-		Standby: want, Draining: p.drained, Waits: p.waiting,
+		Standby: p.Demand.Want().Runners(), Draining: p.drained, Waits: p.waiting,
 	}
 	for _, r := range runners {
 		switch {

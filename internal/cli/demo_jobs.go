@@ -73,10 +73,10 @@ type jobDemand struct {
 }
 
 // Want implements agent.Demand.
-func (d *jobDemand) Want() (int, string) {
+func (d *jobDemand) Want() pool.Demand {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.left, fmt.Sprintf("jobs that wait for a runner: %d", d.left)
+	return pool.Demand{Warm: d.left, Why: fmt.Sprintf("jobs that wait for a runner: %d", d.left)}
 }
 
 func (d *jobDemand) set(left int) {

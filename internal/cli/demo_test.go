@@ -91,7 +91,7 @@ func TestDemoWantsNoMoreRunnersThanJobsAreLeft(t *testing.T) {
 	}}}}
 	for _, want := range []int{3, 2, 1, 0} {
 		d.set(untaken(state))
-		if got, _ := d.Want(); got != want {
+		if got := d.Want().Runners(); got != want {
 			t.Errorf("wants %d, want %d", got, want)
 		}
 		for i := range state.Runs[0].Jobs {
