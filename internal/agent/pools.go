@@ -84,7 +84,9 @@ func (p *poolState) succeeded() { p.failures, p.notBefore, p.lastError = 0, time
 
 type standby int
 
-func (s standby) Want() pool.Demand { return pool.Demand{Warm: int(s), Why: fmt.Sprintf("standby: %d", s)} }
+func (s standby) Want() pool.Demand {
+	return pool.Demand{Warm: int(s), Why: fmt.Sprintf("standby: %d", s)}
+}
 
 // fingerprint covers what a guest is made from, and not how many there are.
 func fingerprint(s pool.Spec, labels []string) string {
