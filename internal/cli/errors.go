@@ -7,11 +7,10 @@ import (
 	"io/fs"
 	"strings"
 
+	"github.com/mirego/tasuki/internal/base/problem"
 	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/client"
-	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/daemon"
-	"github.com/mirego/tasuki/internal/emulator/workflow"
 	"github.com/mirego/tasuki/internal/runner"
 )
 
@@ -104,10 +103,7 @@ func (a *app) complain(err error, hint string) {
 }
 
 func problemLines(err error) string {
-	if ps, ok := errors.AsType[config.Problems](err); ok {
-		return ps.Error()
-	}
-	if ps, ok := errors.AsType[workflow.Problems](err); ok {
+	if ps, ok := errors.AsType[problem.List](err); ok {
 		return ps.Error()
 	}
 	return ""

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mirego/tasuki/internal/base/problem"
 	"github.com/mirego/tasuki/internal/image"
 )
 
@@ -186,7 +187,7 @@ func (k *checker) oneOf(paths []string, what, value string, known ...string) {
 		return
 	}
 	mend := "choose one of " + strings.Join(known, ", ")
-	if near := nearest(value, known); near != "" {
+	if near := problem.Nearest(value, known); near != "" {
 		mend = fmt.Sprintf("did you mean %q?", near)
 	}
 	k.bad(paths, fmt.Sprintf("unknown %s %q", what, clip(value)), mend)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/mirego/tasuki/internal/base/problem"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm"
@@ -190,7 +191,7 @@ func (k *poolChecker) deadlines() {
 			k.d.fail(where, `"held" has no deadline of its own`, "write hold_after_failure")
 		case !slices.Contains(states, string(s)):
 			mend := "states with a deadline: " + strings.Join(states, ", ")
-			if near := nearest(string(s), states); near != "" {
+			if near := problem.Nearest(string(s), states); near != "" {
 				mend = fmt.Sprintf("did you mean %q?", near)
 			}
 			k.d.fail(where, fmt.Sprintf("no runner is ever in state %q with a deadline", clip(string(s))), mend)

@@ -13,6 +13,8 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/mirego/tasuki/internal/base/problem"
 )
 
 // maxNodes bounds how much a file may unfold to by its aliases.
@@ -275,7 +277,7 @@ func (d *decoder) unknown(e entry, fields []field, in string) {
 		names = append(names, f.name)
 	}
 	mend := "known here: " + strings.Join(names, ", ")
-	if near := nearest(e.name, names); near != "" {
+	if near := problem.Nearest(e.name, names); near != "" {
 		mend = fmt.Sprintf("did you mean %q?", near)
 	}
 	what := fmt.Sprintf("unknown key %q", clip(e.name))

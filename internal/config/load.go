@@ -46,7 +46,7 @@ func Parse(path string, data []byte) (*Config, error) {
 		ck.all()
 	}
 	if len(d.problems) > 0 {
-		return nil, d.problems.sorted()
+		return nil, d.problems.Sorted()
 	}
 	return &c, nil
 }

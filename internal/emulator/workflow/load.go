@@ -52,7 +52,7 @@ func parse(name string, text []byte, tree Tree) (*Workflow, error) {
 	c := &compiler{source: src, problems: &problems}
 	w := c.workflow(tree)
 	if len(problems) > 0 {
-		return nil, problems.tidy()
+		return nil, problems.Sorted()
 	}
 	return w, nil
 }
@@ -62,7 +62,7 @@ func parse(name string, text []byte, tree Tree) (*Workflow, error) {
 func lint(name string, text []byte) (problems Problems) {
 	defer func() {
 		if r := recover(); r != nil {
-			problems = append(problems, Problem{name, 1, 1, "", fmt.Sprintf("cannot parse: %v", r)})
+			problems = append(problems, Problem{File: name, Line: 1, Column: 1, What: fmt.Sprintf("cannot parse: %v", r)})
 		}
 	}()
 	w, errs := actionlint.Parse(text)
@@ -75,7 +75,7 @@ func lint(name string, text []byte) (problems Problems) {
 			visitor.AddPass(r)
 		}
 		if err := visitor.Visit(w); err != nil {
-			problems = append(problems, Problem{name, 1, 1, "", err.Error()})
+			problems = append(problems, Problem{File: name, Line: 1, Column: 1, What: err.Error()})
 		}
 		for _, r := range rules {
 			errs = append(errs, r.Errs()...)
@@ -85,7 +85,7 @@ func lint(name string, text []byte) (problems Problems) {
 		if strings.HasPrefix(e.Message, "anchor ") && strings.HasSuffix(e.Message, "is defined but not used") {
 			continue // GitHub does not mind
 		}
-		problems = append(problems, Problem{name, max(e.Line, 1), max(e.Column, 1), "", e.Message})
+		problems = append(problems, Problem{File: name, Line: max(e.Line, 1), Column: max(e.Column, 1), What: e.Message})
 	}
 	return problems
 }

@@ -74,7 +74,7 @@ func TestProblems(t *testing.T) {
 			problems, _ := errors.AsType[Problems](err)
 			var got []string
 			for _, p := range problems {
-				got = append(got, p.String())
+				got = append(got, p.Error())
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -166,7 +166,7 @@ func TestExamples(t *testing.T) {
 			if p.File != file {
 				t.Errorf("a problem of %s is said to be in %s", file, p.File)
 			}
-			got = append(got, fmt.Sprintf("%d:%d %s", p.Line, p.Col, p.Key))
+			got = append(got, fmt.Sprintf("%d:%d %s", p.Line, p.Column, p.Key))
 		}
 		if diff := cmp.Diff(want[filepath.Base(file)], got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", file, diff)

@@ -30,7 +30,7 @@ type source struct {
 func readSource(file string, text []byte) (*source, error) {
 	s := &source{file: file, lines: strings.Split(string(text), "\n")}
 	if len(text) > maxFileSize {
-		return nil, Problems{{file, 1, 1, "", fmt.Sprintf("the file is larger than %d bytes", maxFileSize)}}
+		return nil, Problems{{File: file, Line: 1, Column: 1, What: fmt.Sprintf("the file is larger than %d bytes", maxFileSize)}}
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
@@ -40,7 +40,7 @@ func readSource(file string, text []byte) (*source, error) {
 		s.root = doc.Content[0]
 	}
 	if size, ok := expandedSize(s.root, map[*yaml.Node]int{}); !ok || size > maxNodes {
-		return nil, Problems{{file, 1, 1, "", fmt.Sprintf("the file has more than %d values with its aliases expanded, or one that contains itself", maxNodes)}}
+		return nil, Problems{{File: file, Line: 1, Column: 1, What: fmt.Sprintf("the file has more than %d values with its aliases expanded, or one that contains itself", maxNodes)}}
 	}
 	return s, nil
 }
@@ -60,7 +60,7 @@ func (s *source) yamlProblem(err error) Problem {
 			}
 		}
 	}
-	return Problem{s.file, line, col, "", "cannot parse as YAML: " + message}
+	return Problem{File: s.file, Line: line, Column: col, What: "cannot parse as YAML: " + message}
 }
 
 var unknownAnchor = regexp.MustCompile(`unknown anchor '(.*)' referenced`)

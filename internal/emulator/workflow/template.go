@@ -38,7 +38,7 @@ func (c *compiler) refuse(n *yaml.Node, path, format string, args ...any) {
 }
 
 func (c *compiler) report(line, col int, path, message string) {
-	*c.problems = append(*c.problems, Problem{c.file, max(line, 1), max(col, 1), path, message})
+	*c.problems = append(*c.problems, Problem{File: c.file, Line: max(line, 1), Column: max(col, 1), Key: path, What: message})
 }
 
 // token compiles a value of any shape; nil for a nil node. Scalars keep their type.
