@@ -13,6 +13,9 @@
 // whole or not there, whenever the power fails. Its files are read-only, and an
 // image whose disk was written to all the same is refused.
 //
+// A directory's own modification time is when the image was last used: Prune
+// takes the images that nobody needs in that order, and Verify reads one whole.
+//
 // A hold keeps an image from being removed, a partial is open to one transfer
 // at a time; both are flock(2) locks on the directories themselves. They
 // work between processes, and a process that dies loses its own.

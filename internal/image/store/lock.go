@@ -53,7 +53,7 @@ func lockDir(path string, how int) (*os.File, error) {
 }
 
 // Hold keeps the image from being removed until release is called, or until
-// this process ends. Releasing twice is harmless.
+// this process ends. Releasing twice is harmless. A hold counts as a use.
 func (s *Store) Hold(digest string) (release func(), err error) {
 	dir, err := s.path(digest)
 	if err != nil {
@@ -65,6 +65,7 @@ func (s *Store) Hold(digest string) (release func(), err error) {
 		lock, err := lockDir(dir, unix.LOCK_SH)
 		switch {
 		case err == nil:
+			touch(dir)
 			return sync.OnceFunc(func() { _ = lock.Close() }), nil
 		case errors.Is(err, fs.ErrNotExist):
 			return nil, fmt.Errorf("cannot hold image: %w: %s", ErrNotFound, digest)
