@@ -27,6 +27,22 @@ type Status struct {
 	Problems []string `json:"problems,omitempty"`
 	Pools    []Pool   `json:"pools"`
 	Runners  []Runner `json:"runners"`
+	// Releases are the releases of the runner program that are kept on this
+	// host, for guests whose image carries an older one.
+	Releases []RunnerRelease `json:"runner_releases,omitempty"`
+}
+
+// RunnerRelease is what a host keeps of the runner program for one platform.
+type RunnerRelease struct {
+	OS      string `json:"os"`                // "linux", "darwin"
+	Arch    string `json:"arch"`              // "amd64", "arm64"
+	Version string `json:"version,omitempty"` // empty: none is on this host yet
+	// Published is when GitHub published it, as far as that is known.
+	Published time.Time `json:"published,omitzero"`
+	// Checked is when GitHub last said that it is the newest; zero: not since
+	// the agent started.
+	Checked time.Time `json:"checked,omitzero"`
+	Problem string    `json:"problem,omitempty"` // why the last look at GitHub failed
 }
 
 // Pool is one pool of a host.
@@ -36,7 +52,8 @@ type Pool struct {
 	Labels   []string `json:"labels"`
 	Image    string   `json:"image"`            // as configured
 	Digest   string   `json:"digest,omitempty"` // what it means now; empty: not on this host yet
-	Standby  int      `json:"standby"`
+	Standby  int      `json:"standby"`          // how many shall wait or be on their way
+	Demand   string   `json:"demand,omitempty"` // where that number comes from: "standby: 2"
 	Idle     int      `json:"idle"`
 	Starting int      `json:"starting"`
 	Busy     int      `json:"busy"`
