@@ -333,9 +333,12 @@ func (a *Agent) pass() {
 	for _, act := range a.decide() {
 		switch act.Verb {
 		case pool.Start:
-			a.startRunner(a.poolNamed(act.Pool))
+			a.startRunner(a.poolNamed(act.Pool), act.Aged)
 		case pool.Stop:
 			a.keepers[act.Runner].requestStop(act.Reason)
+			if p := a.poolNamed(act.Pool); p != nil && act.Yields {
+				p.yielded = time.Now()
+			}
 		}
 	}
 }
@@ -343,27 +346,37 @@ func (a *Agent) pass() {
 // decide asks pool.Decide and keeps, for each pool, what it waits for.
 func (a *Agent) decide() []pool.Action {
 	now := time.Now()
-	var wants []pool.Want
-	for _, p := range a.pools {
-		wants = append(wants, pool.Want{
-			Pool: p.Spec.Name, Standby: p.Demand.Want().Runners(), Most: p.Spec.Most,
-			Blocked: p.blocked(now), Drain: a.drained || a.stopping || p.drained,
-		})
-	}
 	var seen []pool.Seen
+	have := map[string]bool{}
 	for _, k := range slices.SortedFunc(maps.Values(a.keepers), func(x, y *keeper) int { return strings.Compare(x.name, y.name) }) {
 		rec := k.record()
 		if rec.State == "" { // begun, and not written down yet
-			rec.State = runner.Preparing
+			rec.State, rec.Since = runner.Preparing, now
 		}
-		seen = append(seen, pool.Seen{Name: k.name, Pool: rec.Pool, State: rec.State, Since: rec.Since, Outdated: a.outdated(rec)})
+		if !rec.State.Ending() {
+			have[rec.Pool] = true
+		}
+		seen = append(seen, pool.Seen{Name: k.name, Pool: rec.Pool, Driver: rec.Driver, State: rec.State, Since: rec.Since,
+			Outdated: a.outdated(rec), Aged: k.aged})
 	}
-	actions := pool.Decide(wants, seen, a.limits())
+	var wants []pool.Want
+	for _, p := range a.pools {
+		w := pool.Want{
+			Pool: p.Spec.Name, Driver: driverName(p.Driver), Demand: p.Demand.Want(), Most: p.Spec.Most,
+			Blocked: p.blocked(now), Drain: a.drains(p), Yielded: p.yielded,
+		}
+		w.Hungry = p.hunger(now, have[w.Pool], w.Demand.Runners() > 0 && !w.Drain)
+		wants = append(wants, w)
+	}
+	actions := pool.Decide(now, wants, seen, a.limits())
 	for _, p := range a.pools {
 		a.waits(p, actions)
 	}
 	return actions
 }
+
+// drains says whether a pool takes no new runners.
+func (a *Agent) drains(p *poolState) bool { return a.drained || a.stopping || p.drained }
 
 func (a *Agent) waits(p *poolState, actions []pool.Action) {
 	reason := ""
@@ -382,15 +395,37 @@ func (a *Agent) waits(p *poolState, actions []pool.Action) {
 	p.waiting = reason
 }
 
-// limits returns the host's slots: no more than any driver's hypervisor runs.
+// limits returns the host's slots, what each driver's hypervisor runs at once,
+// and how many slots the guests take that are left alone.
 func (a *Agent) limits() pool.Limits {
-	l := pool.Limits{Slots: a.opt.Slots}
+	l := pool.Limits{Slots: a.opt.Slots, Drivers: map[string]int{}}
 	for d := range a.drivers {
-		if most := d.Capabilities().MaxGuests; most > 0 && len(a.drivers) == 1 {
-			l.Slots = min(l.Slots, most)
+		if most := d.Capabilities().MaxGuests; most > 0 {
+			l.Drivers[driverName(d)] = most
+		}
+	}
+	for _, rec := range a.stranded {
+		if rec.State.TakesSlot() {
+			l.Taken++
 		}
 	}
 	return l
+}
+
+// slots returns how many guests can run at once with the drivers in use.
+func (a *Agent) slots() int {
+	sum, most := 0, a.limits().Drivers
+	for d := range a.drivers {
+		n, bounded := most[driverName(d)]
+		if !bounded {
+			return a.opt.Slots
+		}
+		sum += n
+	}
+	if sum == 0 { // nothing is watched yet
+		return a.opt.Slots
+	}
+	return min(a.opt.Slots, sum)
 }
 
 // outdated says why a waiting runner should give way to a new one.

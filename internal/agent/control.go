@@ -24,7 +24,7 @@ func (a *Agent) Status() api.Status {
 	s := api.Status{
 		Host: a.opt.Host, Installation: a.opt.Installation, Version: a.opt.Version, PID: os.Getpid(),
 		Started: a.started.UTC(), Now: time.Now().UTC(), Draining: a.drained || a.stopping, Stopping: a.stopping,
-		Slots: a.limits().Slots, Pools: []api.Pool{}, Runners: []api.Runner{},
+		Slots: a.slots(), Pools: []api.Pool{}, Runners: []api.Runner{},
 	}
 	for _, source := range slices.Sorted(maps.Keys(a.problems)) {
 		s.Problems = append(s.Problems, source+": "+a.problems[source])
@@ -56,9 +56,10 @@ func (k *keeper) status(rec runner.Record) api.Runner {
 }
 
 func (p *poolState) status(runners []runner.Record) api.Pool {
+	want := p.Demand.Want()
 	s := api.Pool{
 		Name: p.Spec.Name, Scope: p.Spec.Scope, Labels: p.labels, Image: p.Spec.Image, Digest: p.image.Digest,
-		Standby: p.Demand.Want().Runners(), Draining: p.drained, Waits: p.waiting,
+		Standby: want.Runners(), Demand: want.Why, Draining: p.drained, Waits: p.waiting,
 	}
 	for _, r := range runners {
 		switch {

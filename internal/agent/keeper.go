@@ -50,6 +50,7 @@ type keeper struct {
 	labels  []string
 	image   image.Local
 	config  string
+	aged    bool // as pool.Action.Aged; forgotten when the agent ends
 
 	writing sync.Mutex // one change of the record and its file at a time; taken before mu
 
@@ -79,9 +80,9 @@ type remoteView struct {
 }
 
 // startRunner begins a new runner. The caller holds a.mu.
-func (a *Agent) startRunner(p *poolState) {
+func (a *Agent) startRunner(p *poolState, aged bool) {
 	k := a.newKeeper(p.Pool, a.newName(p.Spec.Name))
-	k.labels, k.image, k.config = p.labels, p.image, p.config
+	k.labels, k.image, k.config, k.aged = p.labels, p.image, p.config, aged
 	k.rec = runner.Record{Name: k.name, Pool: p.Spec.Name, Scope: p.Spec.Scope, Driver: driverName(p.Driver), Created: time.Now().UTC(),
 		Image: p.image.Digest, ImageLabels: p.image.Labels, Config: p.config}
 	a.keep(k)

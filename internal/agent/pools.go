@@ -39,6 +39,10 @@ type poolState struct {
 	lastError string
 	waiting   string // why the pool has fewer runners than it wants
 
+	hungry    time.Time // since when it wants a runner and has none; zero: it has
+	contented time.Time // since when it wants none, while it is hungry
+	yielded   time.Time // when a runner of it gave way to another pool last
+
 	stop context.CancelFunc // ends its image watcher
 }
 
@@ -55,6 +59,26 @@ func (p *poolState) blocked(now time.Time) string {
 		return fmt.Sprintf("%d failed in a row, next try at %s: %s", p.failures, p.notBefore.UTC().Format("15:04:05 UTC"), p.lastError)
 	}
 	return ""
+}
+
+// hungerLasts is how long a pool may want nothing and count as hungry all the
+// same: a job that GitHub took back may be given to it again.
+const hungerLasts = 10 * time.Minute
+
+// hunger returns since when the pool wants a runner and has none.
+func (p *poolState) hunger(now time.Time, has, wants bool) time.Time {
+	switch {
+	case has:
+		p.hungry, p.contented = time.Time{}, time.Time{}
+	case wants:
+		p.hungry, p.contented = orDefault(p.hungry, now), time.Time{}
+	case !p.hungry.IsZero():
+		p.contented = orDefault(p.contented, now)
+		if now.Sub(p.contented) > hungerLasts {
+			p.hungry, p.contented = time.Time{}, time.Time{}
+		}
+	}
+	return p.hungry
 }
 
 // kindOf is the part of a reason that stays while its numbers change.
@@ -122,6 +146,7 @@ func (a *Agent) setPools(pools []Pool) error {
 		s := &poolState{Pool: p, labels: labels, config: fingerprint(p.Spec, labels)}
 		if old := a.poolNamed(p.Spec.Name); old != nil {
 			s.drained = old.drained
+			s.hungry, s.contented, s.yielded = old.hungry, old.contented, old.yielded
 			if old.Spec.Image == p.Spec.Image && old.Images == p.Images {
 				s.image, s.hasImage = old.image, old.hasImage
 			}

@@ -1,11 +1,6 @@
 package pool
 
 import (
-	"cmp"
-	"fmt"
-	"math"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/mirego/tasuki/internal/runner"
@@ -13,32 +8,46 @@ import (
 
 // Want is what one pool asks of the host now.
 type Want struct {
-	Pool    string
-	Standby int // runners that shall wait or be on their way
-	Most    int // runners at once; 0: no bound of the pool's own
+	Pool   string
+	Driver string // what runs its guests; only compared with Limits.Drivers
+	Demand Demand
+	Most   int // runners at once; 0: no bound of the pool's own
 	// Blocked, if not empty, says why no runner can be started for the pool
 	// now: its image is being pulled, GitHub refuses us, it backs off.
 	Blocked string
 	// Drain: start nothing, and let those that wait for a job go.
 	Drain bool
+	// Hungry is since when the pool wants a runner and has none at all; zero:
+	// it has one, or wants none.
+	Hungry time.Time
+	// Yielded is when a runner of the pool gave way to another pool's job last.
+	Yielded time.Time
 }
 
 // Seen is one runner as it was observed.
 type Seen struct {
-	Name  string
-	Pool  string
-	State runner.State
-	Since time.Time
+	Name   string
+	Pool   string
+	Driver string
+	State  runner.State
+	Since  time.Time // when it entered State
 	// Outdated, if not empty, says why a runner that still waits for a job
 	// should give way to a new one (a newer image, changed settings).
 	Outdated string
+	// Aged: the Action that started it said so.
+	Aged bool
 }
+
+// waits says whether the runner has no job, and will take one or does already.
+func (s Seen) waits() bool { return s.State == runner.Idle || s.State.OnItsWay() }
 
 // Limits is what the host has.
 type Limits struct {
 	Slots int // guests at once over all pools
-	// Taken counts guests that hold a slot and belong to no runner seen:
-	// those of other programs, where the hypervisor's limit counts them.
+	// Drivers is how many guests at once the hypervisor of a driver runs; a
+	// driver that is not there, or has 0, is bounded by Slots alone.
+	Drivers map[string]int
+	// Taken counts guests that hold a slot and belong to no runner seen.
 	Taken int
 }
 
@@ -58,196 +67,154 @@ type Action struct {
 	Pool   string
 	Runner string // for Stop
 	Reason string
+	// Aged, of a Start: the pool had waited so long that its turn came before
+	// jobs of others. Such a runner does not give way before it had its turn.
+	Aged bool
+	// Yields, of a Stop: the runner gives way to another pool.
+	Yields bool
 }
 
-// Decide compares what the pools want with what is there and says what to do.
-// It is pure: the same input gives the same actions. It never stops a busy
-// runner, never starts more guests than there are slots, and gives a free slot
-// to the pool that has the smallest share of what it wants.
-func Decide(wants []Want, seen []Seen, limits Limits) []Action {
-	var actions []Action
-	free := limits.Slots - limits.Taken
-	held := map[string]int{}
+// How pools share the slots over time.
+const (
+	// lapse is when GitHub takes an assigned job back that no runner has begun.
+	lapse = 5 * time.Minute
+	// together: jobs that were assigned within the same quarter of a minute
+	// count as equally old, and the pool with the fewest slots goes first.
+	together = 15 * time.Second
+	// patience is how long a pool may have no runner at all before it is
+	// treated as if a job had been assigned to it then.
+	patience = 2 * lapse
+	// turn is how long a runner that got its slot by patience waits for a job
+	// before it may have to give way.
+	turn = lapse
+	// calm is how long a pool that gave way starts nothing that is not for a
+	// job: more jobs of the other pool may follow, and would only end it again.
+	calm = 2 * time.Minute
+	// spare is how long a runner that nothing asks for any more is kept: where a
+	// job was withdrawn, another may follow.
+	spare = 30 * time.Second
+	// soon bounds how long a runner that leaves is counted upon as a free slot.
+	soon = time.Minute
+)
+
+// Decide compares what the pools want with what is there, at a time, and says
+// what to do. It is pure: the same input gives the same actions.
+//
+// Each pool has claims to slots: one for each assigned job, then those of its
+// warm floor, then its headroom. The runners that wait, or are on their way,
+// serve the first of them. A free slot goes to the job that waits longest,
+// whoever's it is, so one that is about to lapse comes before all else; then to
+// the warm floor of the pool that has the smallest share of it, then to
+// headroom. A pool that has had nothing for long counts as a job that waits.
+//
+// Where no slot is free a waiting runner of another pool gives way to a job, if
+// no job of its own pool needs it. Decide never stops a busy runner and never
+// starts more guests than there are slots.
+func Decide(now time.Time, wants []Want, seen []Seen, limits Limits) []Action {
+	h := look(now, wants, seen, limits)
+	h.endStrays(seen)
+	for _, p := range h.pools {
+		h.endWaiting(p)
+	}
+	h.start()
+	h.yield()
+	h.wait()
+	return h.actions
+}
+
+// host is one look at a host, and what is decided so far.
+type host struct {
+	now     time.Time
+	limits  Limits
+	seen    []Seen
+	pools   []*party // in the order of the configuration
+	taken   int      // slots
+	drivers map[string]int
+	coming  map[string]int // slots that will be free soon, by driver
+	actions []Action
+}
+
+// party is one pool among those that share the host.
+type party struct {
+	Want
+	ready   []Seen  // wait or are on their way: the surest of a job first
+	held    int     // slots
+	working int     // busy runners
+	ending  int     // runners that leave, with their slots
+	missing []claim // what no runner serves
+	slots   int     // given to it now
+	// unserved counts the claims that found no free slot.
+	unserved int
+}
+
+func look(now time.Time, wants []Want, seen []Seen, limits Limits) *host {
+	h := &host{now: now, limits: limits, seen: seen, taken: limits.Taken, drivers: map[string]int{}, coming: map[string]int{}}
+	byName := map[string]*party{}
+	for _, w := range wants {
+		p := &party{Want: w}
+		byName[w.Pool] = p
+		h.pools = append(h.pools, p)
+	}
 	for _, s := range seen {
 		if s.State.TakesSlot() {
-			free--
-			held[s.Pool]++
+			h.taken++
+			h.drivers[s.Driver]++
+		}
+		if leaves(s.State) && now.Sub(s.Since) < soon {
+			h.coming[s.Driver]++
+		}
+		if p := byName[s.Pool]; p != nil {
+			p.count(s)
 		}
 	}
-	actions = append(actions, stops(wants, seen)...)
-
-	short := shortages(wants, seen, held)
-	for ; free > 0; free-- {
-		s := neediest(short)
-		if s == nil {
-			break
-		}
-		actions = append(actions, Action{Verb: Start, Pool: s.pool})
-		s.missing--
-		s.room--
-		s.have++
+	for _, p := range h.pools {
+		p.rank()
+		p.missing = p.claims(now)
+		p.missing = p.missing[min(len(p.ready), len(p.missing)):]
 	}
-	for _, s := range short {
-		if s.missing > 0 {
-			actions = append(actions, Action{Verb: Wait, Pool: s.pool, Reason: s.reason(seen, limits)})
-		}
-	}
-	return actions
+	return h
 }
 
-// shortage is what a pool lacks.
-type shortage struct {
-	pool    string
-	want    int // runners that shall wait or be on their way
-	have    int
-	missing int
-	room    int // how many more the pool's own bound allows
-	most    int
-	blocked string
-}
-
-// shortages counts for each pool the runners that wait or are on their way.
-func shortages(wants []Want, seen []Seen, held map[string]int) []*shortage {
-	var out []*shortage
-	for _, w := range wants {
-		if w.Drain {
-			continue
-		}
-		s := &shortage{pool: w.Pool, want: w.Standby, most: w.Most, room: math.MaxInt, blocked: w.Blocked}
-		for _, r := range seen {
-			if r.Pool == w.Pool && (r.State == runner.Idle || r.State.OnItsWay()) {
-				s.have++
-			}
-		}
-		if w.Most > 0 {
-			s.room = w.Most - held[w.Pool]
-		}
-		s.missing = max(0, s.want-s.have)
-		out = append(out, s)
+func (p *party) count(s Seen) {
+	if s.State.TakesSlot() {
+		p.held++
 	}
-	return out
-}
-
-// neediest returns the pool that may start a runner and has the smallest share
-// of what it wants; among equals the first in the configuration.
-func neediest(short []*shortage) *shortage {
-	var best *shortage
-	for _, s := range short {
-		if s.missing <= 0 || s.room <= 0 || s.blocked != "" {
-			continue
-		}
-		if best == nil || s.have*best.want < best.have*s.want {
-			best = s
-		}
-	}
-	return best
-}
-
-// reason says why the pool lacks runners.
-func (s *shortage) reason(seen []Seen, limits Limits) string {
 	switch {
-	case s.blocked != "":
-		return s.blocked
-	case s.room <= 0:
-		return fmt.Sprintf("the pool has as many runners as it may (max: %d)", s.most)
+	case s.waits():
+		p.ready = append(p.ready, s)
+	case s.State == runner.Busy:
+		p.working++
+	case s.State.Ending() && s.State.TakesSlot():
+		p.ending++
 	}
-	return noSlot(seen, limits)
 }
 
-// stops names the waiting runners that are too many, outdated, of a draining
-// pool or of a pool that is no more.
-func stops(wants []Want, seen []Seen) []Action {
-	var actions []Action
-	byPool := map[string]Want{}
-	for _, w := range wants {
-		byPool[w.Pool] = w
-	}
-	waiting := map[string]int{}
-	// One after the other, and only while the pool has what it wants and can get
-	// more: a pool that rolls to a new image, a bad one perhaps, keeps its capacity.
-	rolling, have := map[string]bool{}, map[string]int{}
-	for _, s := range seen {
-		if (s.State.OnItsWay() && s.Outdated == "") || (s.State.Ending() && s.State.TakesSlot()) {
-			rolling[s.Pool] = true
-		}
-		if s.State == runner.Idle || s.State.OnItsWay() {
-			have[s.Pool]++
-		}
-	}
-	for _, w := range wants {
-		if w.Blocked != "" || have[w.Pool] < w.Standby {
-			rolling[w.Pool] = true
-		}
-	}
-	// Count the youngest as the surplus: the oldest is the closest to a job.
-	ordered := slices.Clone(seen)
-	slices.SortStableFunc(ordered, func(a, b Seen) int {
-		return cmp.Or(cmp.Compare(rank(a.State), rank(b.State)), a.Since.Compare(b.Since))
-	})
-	for _, s := range ordered {
-		if s.State != runner.Idle && !s.State.OnItsWay() {
-			continue
-		}
-		w, known := byPool[s.Pool]
-		waiting[s.Pool]++
-		reason := ""
-		switch {
-		case !known:
-			reason = "its pool is no longer configured"
-		case w.Drain:
-			reason = "draining"
-		case s.Outdated != "" && !rolling[s.Pool]:
-			reason = s.Outdated
-			rolling[s.Pool] = true
-		case waiting[s.Pool] > w.Standby:
-			reason = fmt.Sprintf("more runners wait than the pool wants (standby: %d)", w.Standby)
-		}
-		if reason != "" {
-			actions = append(actions, Action{Verb: Stop, Pool: s.Pool, Runner: s.Name, Reason: reason})
-		}
-	}
-	return actions
+// leaves says whether a runner in s frees its slot within moments.
+func leaves(s runner.State) bool { return s == runner.Leaving || s == runner.Stopping }
+
+// free says whether a slot is free for a guest of this driver.
+func (h *host) free(driver string) bool {
+	return h.taken < h.limits.Slots && !h.full(driver)
 }
 
-func rank(s runner.State) int {
-	if s == runner.Idle {
-		return 0
-	}
-	return 1
+// full says whether the driver's hypervisor runs as many guests as it may.
+func (h *host) full(driver string) bool {
+	most := h.limits.Drivers[driver]
+	return most > 0 && h.drivers[driver] >= most
 }
 
-// noSlot says by what the slots are taken.
-func noSlot(seen []Seen, limits Limits) string {
-	count := map[string]int{}
-	for _, s := range seen {
-		if s.State.TakesSlot() {
-			word := string(s.State)
-			if s.State.OnItsWay() {
-				word = "starting"
-			}
-			count[word+" in pool "+s.Pool]++
+// start gives the free slots to claims.
+func (h *host) start() {
+	for {
+		p := h.first(func(p *party) bool { return h.free(p.Driver) })
+		if p == nil {
+			return
 		}
+		h.actions = append(h.actions, Action{Verb: Start, Pool: p.Pool, Aged: p.missing[0].aged})
+		h.taken++
+		h.drivers[p.Driver]++
+		p.missing = p.missing[1:]
+		p.held++
+		p.slots++
 	}
-	if limits.Taken > 0 {
-		count["of other programs"] = limits.Taken
-	}
-	var parts []string
-	for what, n := range count {
-		parts = append(parts, fmt.Sprintf("%d %s", n, what))
-	}
-	slices.Sort(parts)
-	if len(parts) == 0 {
-		return fmt.Sprintf("no free slot (the host has %d)", limits.Slots)
-	}
-	return fmt.Sprintf("no free slot: the host has %d, taken by %s", limits.Slots, strings.Join(parts, ", "))
-}
-
-func unique(labels []string) []string {
-	var out []string
-	for _, l := range labels {
-		if l != "" && !slices.ContainsFunc(out, func(o string) bool { return strings.EqualFold(o, l) }) {
-			out = append(out, l)
-		}
-	}
-	return out
 }

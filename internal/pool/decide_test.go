@@ -28,46 +28,46 @@ func TestDecide(t *testing.T) {
 		want   []pool.Action
 	}{
 		"an empty host fills its pools in turn": {
-			wants:  []pool.Want{{Pool: "ios", Standby: 2}, {Pool: "linux", Standby: 1}},
+			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}}, {Pool: "linux", Demand: pool.Demand{Warm: 1}}},
 			limits: pool.Limits{Slots: 3},
 			want:   []pool.Action{start("ios"), start("linux"), start("ios")},
 		},
 		"a busy runner does not count as standby": {
-			wants:  []pool.Want{{Pool: "ios", Standby: 1}},
+			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 1}}},
 			seen:   []pool.Seen{seen("a", "ios", runner.Busy)},
 			limits: pool.Limits{Slots: 2},
 			want:   []pool.Action{start("ios")},
 		},
 		"no slot is left, and it says by what": {
-			wants:  []pool.Want{{Pool: "ios", Standby: 1}},
+			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 1}}},
 			seen:   []pool.Seen{seen("a", "ios", runner.Busy), seen("b", "linux", runner.Stopping)},
 			limits: pool.Limits{Slots: 2},
 			want:   []pool.Action{{Verb: pool.Wait, Pool: "ios", Reason: "no free slot: the host has 2, taken by 1 busy in pool ios, 1 stopping in pool linux"}},
 		},
 		"a guest whose disk is being deleted has freed its slot": {
-			wants:  []pool.Want{{Pool: "ios", Standby: 1}},
+			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 1}}},
 			seen:   []pool.Seen{seen("a", "ios", runner.Deleting), seen("b", "ios", runner.Lingering)},
 			limits: pool.Limits{Slots: 1},
 			want:   []pool.Action{start("ios")},
 		},
 		"a blocked pool waits and leaves its slot to others": {
-			wants:  []pool.Want{{Pool: "ios", Standby: 1, Blocked: "image is being pulled"}, {Pool: "linux", Standby: 1}},
+			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 1}, Blocked: "image is being pulled"}, {Pool: "linux", Demand: pool.Demand{Warm: 1}}},
 			limits: pool.Limits{Slots: 1},
 			want:   []pool.Action{start("linux"), {Verb: pool.Wait, Pool: "ios", Reason: "image is being pulled"}},
 		},
 		"the pool's own bound": {
-			wants:  []pool.Want{{Pool: "ios", Standby: 2, Most: 2}},
+			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}, Most: 2}},
 			seen:   []pool.Seen{seen("a", "ios", runner.Busy)},
 			limits: pool.Limits{Slots: 9},
 			want:   []pool.Action{start("ios"), {Verb: pool.Wait, Pool: "ios", Reason: "the pool has as many runners as it may (max: 2)"}},
 		},
 		"guests of others take slots": {
-			wants:  []pool.Want{{Pool: "ios", Standby: 2}},
+			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}}},
 			limits: pool.Limits{Slots: 2, Taken: 1},
-			want:   []pool.Action{start("ios"), {Verb: pool.Wait, Pool: "ios", Reason: "no free slot: the host has 2, taken by 1 of other programs"}},
+			want:   []pool.Action{start("ios"), {Verb: pool.Wait, Pool: "ios", Reason: "no free slot: the host has 2, taken by 1 that no pool keeps"}},
 		},
 		"draining lets the waiting go and starts nothing": {
-			wants:  []pool.Want{{Pool: "ios", Standby: 2, Drain: true}},
+			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}, Drain: true}},
 			seen:   []pool.Seen{seen("a", "ios", runner.Idle), seen("b", "ios", runner.Busy), seen("c", "ios", runner.Connecting)},
 			limits: pool.Limits{Slots: 4},
 			want: []pool.Action{
@@ -81,13 +81,13 @@ func TestDecide(t *testing.T) {
 			want:   []pool.Action{{Verb: pool.Stop, Pool: "old", Runner: "a", Reason: "its pool is no longer configured"}},
 		},
 		"the surplus on its way goes before the one that waits": {
-			wants:  []pool.Want{{Pool: "ios", Standby: 1}},
+			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 1}}},
 			seen:   []pool.Seen{seen("a", "ios", runner.Connecting), seen("b", "ios", runner.Idle)},
 			limits: pool.Limits{Slots: 2},
-			want:   []pool.Action{{Verb: pool.Stop, Pool: "ios", Runner: "a", Reason: "more runners wait than the pool wants (standby: 1)"}},
+			want:   []pool.Action{{Verb: pool.Stop, Pool: "ios", Runner: "a", Reason: "more runners wait than the pool wants (jobs: 0, warm: 1)"}},
 		},
 		"outdated runners give way one after the other": {
-			wants: []pool.Want{{Pool: "ios", Standby: 2}},
+			wants: []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}}},
 			seen: []pool.Seen{
 				{Name: "a", Pool: "ios", State: runner.Idle, Since: at, Outdated: "newer image"},
 				{Name: "b", Pool: "ios", State: runner.Idle, Since: at, Outdated: "newer image"},
@@ -96,7 +96,7 @@ func TestDecide(t *testing.T) {
 			want:   []pool.Action{{Verb: pool.Stop, Pool: "ios", Runner: "a", Reason: "newer image"}},
 		},
 		"the next outdated one stays while a new one is on its way": {
-			wants: []pool.Want{{Pool: "ios", Standby: 2}},
+			wants: []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}}},
 			seen: []pool.Seen{
 				{Name: "b", Pool: "ios", State: runner.Idle, Since: at, Outdated: "newer image"},
 				seen("c", "ios", runner.Connecting),
@@ -104,13 +104,13 @@ func TestDecide(t *testing.T) {
 			limits: pool.Limits{Slots: 2},
 		},
 		"bad-image-roll: the last good one stays while new ones fail": {
-			wants:  []pool.Want{{Pool: "ios", Standby: 2, Blocked: "2 failed in a row"}},
+			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}, Blocked: "2 failed in a row"}},
 			seen:   []pool.Seen{{Name: "b", Pool: "ios", State: runner.Idle, Since: at, Outdated: "newer image"}},
 			limits: pool.Limits{Slots: 2},
 			want:   []pool.Action{{Verb: pool.Wait, Pool: "ios", Reason: "2 failed in a row"}},
 		},
 		"bad-image-roll: and while another one is tried": {
-			wants:  []pool.Want{{Pool: "ios", Standby: 2}},
+			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}}},
 			seen:   []pool.Seen{{Name: "b", Pool: "ios", State: runner.Idle, Since: at, Outdated: "newer image"}},
 			limits: pool.Limits{Slots: 2},
 			want:   []pool.Action{{Verb: pool.Start, Pool: "ios"}},
@@ -118,7 +118,7 @@ func TestDecide(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := pool.Decide(tt.wants, tt.seen, tt.limits)
+			got := pool.Decide(at.Add(time.Hour), tt.wants, tt.seen, tt.limits)
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("Decide (-want +got):\n%s", diff)
 			}
@@ -136,7 +136,7 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 		var wants []pool.Want
 		var have []pool.Seen
 		for p := range rnd.IntN(4) {
-			w := pool.Want{Pool: fmt.Sprint("p", p), Standby: rnd.IntN(4), Most: rnd.IntN(3), Drain: rnd.IntN(5) == 0}
+			w := pool.Want{Pool: fmt.Sprint("p", p), Demand: pool.Demand{Warm: rnd.IntN(4)}, Most: rnd.IntN(3), Drain: rnd.IntN(5) == 0}
 			if rnd.IntN(5) == 0 {
 				w.Blocked = "blocked"
 			}
@@ -164,7 +164,7 @@ func check(t *testing.T, seed uint64, wants []pool.Want, have []pool.Seen, limit
 	room := max(0, limits.Slots-taken)
 	starts := map[string]int{}
 	total := 0
-	for _, act := range pool.Decide(wants, have, limits) {
+	for _, act := range pool.Decide(at.Add(time.Hour), wants, have, limits) {
 		i := slices.IndexFunc(wants, func(w pool.Want) bool { return w.Pool == act.Pool })
 		switch act.Verb {
 		case pool.Start:

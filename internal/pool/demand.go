@@ -1,6 +1,9 @@
 package pool
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Demand is what is asked of a pool now.
 type Demand struct {
@@ -20,3 +23,10 @@ type Demand struct {
 // Runners is how many runners shall wait for a job or be on their way,
 // Headroom not counted.
 func (d Demand) Runners() int { return len(d.Jobs) + d.Warm }
+
+func (d Demand) why() string {
+	if d.Why != "" {
+		return d.Why
+	}
+	return fmt.Sprintf("jobs: %d, warm: %d", len(d.Jobs), d.Warm)
+}

@@ -7,6 +7,8 @@
 package pool
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/mirego/tasuki/internal/runner"
@@ -70,4 +72,14 @@ func (s Spec) PublishedLabels(caps vm.Capabilities) []string {
 	system := map[string]string{"linux": "Linux", "darwin": "macOS"}[caps.GuestOS]
 	arch := map[string]string{"amd64": "X64", "arm64": "ARM64", "arm": "ARM"}[caps.GuestArch]
 	return unique(append([]string{"self-hosted", system, arch}, s.Labels...))
+}
+
+func unique(labels []string) []string {
+	var out []string
+	for _, l := range labels {
+		if l != "" && !slices.ContainsFunc(out, func(o string) bool { return strings.EqualFold(o, l) }) {
+			out = append(out, l)
+		}
+	}
+	return out
 }
