@@ -303,17 +303,19 @@ func TestTheDownloadTokenIsASecret(t *testing.T) {
 	s.token = secret.New(token)
 	var seen, elsewhere string
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		elsewhere = r.Header.Get("Authorization")
+		s.set(func(*site) { elsewhere = r.Header.Get("Authorization") })
 		w.WriteHeader(http.StatusNotFound)
 	}))
 	t.Cleanup(other.Close)
 	away := strings.Replace(other.URL, "127.0.0.1", "localhost", 1)
 	s.serve = func(w http.ResponseWriter, r *http.Request, _ []byte) {
-		seen = r.Header.Get("Authorization")
+		s.set(func(*site) { seen = r.Header.Get("Authorization") })
 		http.Redirect(w, r, away+"/signed?sig="+token, http.StatusFound)
 	}
 	c, log := open(t, dir, s, nil)
 	until(t, c, "the refusal", func() bool { return c.Status()[0].Problem != "" })
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if seen != "Bearer "+token || elsewhere != "" {
 		t.Errorf("the token went to its own address as %q and to another as %q", seen, elsewhere)
 	}
