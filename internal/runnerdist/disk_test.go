@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mirego/tasuki/internal/runnerdist"
 )
@@ -35,7 +36,7 @@ func (full) Read([]byte) (int, error) {
 
 func TestAFullDiskIsSaidAndGivenItsRoomBack(t *testing.T) {
 	s, dir := newSite(t), t.TempDir()
-	c, _ := open(t, dir, s, func(o *runnerdist.Options) { o.HTTP = noRoom{http.DefaultTransport} })
+	c, _ := open(t, dir, s, func(o *runnerdist.Options) { o.HTTP, o.Every = noRoom{http.DefaultTransport}, time.Hour })
 	until(t, c, "the trouble", func() bool { return strings.Contains(c.Status()[0].Problem, "the disk is full") })
 	parts, err := filepath.Glob(filepath.Join(dir, "partial", "*"))
 	if err != nil || len(parts) > 0 {
