@@ -199,7 +199,7 @@ func TestACutDownloadGoesOn(t *testing.T) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(archive)))
 		_, _ = w.Write(archive[:half]) // and the connection ends
 	}
-	c, log := open(t, dir, s, nil)
+	c, log := open(t, dir, s, func(o *runnerdist.Options) { o.Every = time.Hour })
 	until(t, c, "the first half", func() bool { return c.Status()[0].Problem != "" })
 	if problem := c.Status()[0].Problem; !strings.Contains(problem, fmt.Sprintf("the download ended after %d bytes", half)) {
 		t.Errorf("it says %q", problem)
