@@ -39,7 +39,7 @@ var mayImport = map[layer][]layer{
 var layers = map[string]layer{
 	"base": base,
 
-	"api": words, "event": words, "guest": words, "image": words, "pool": words, "runner": words, "vm": words,
+	"api": words, "event": words, "guest": words, "image": words, "pool": words, "runner": words, "vm": words, "why": words,
 
 	"vm/qemu": adapter, "vm/tart": adapter, "vm/fake": adapter,
 	"guest/ssh": adapter, "guest/local": adapter, "guest/tartexec": adapter,
