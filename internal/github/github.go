@@ -61,6 +61,9 @@ type Options struct {
 	App *App
 	// HTTP carries the requests; nil: http.DefaultTransport. See NewHTTP.
 	HTTP http.RoundTripper
+	// Observe hears of each request that was sent to GitHub's API; nil: nobody
+	// does. It may be called at the same time.
+	Observe func(Call)
 	// UserAgent names us to GitHub; empty: "tasuki".
 	UserAgent string
 	Log       *slog.Logger     // nil: slog.Default
@@ -102,6 +105,9 @@ func NewAccount(opt Options) (*Account, error) {
 	}
 	if opt.Random == nil {
 		opt.Random = rand.Float64
+	}
+	if opt.Observe != nil {
+		opt.HTTP = &observed{next: opt.HTTP, base: base, tell: opt.Observe, now: opt.Now}
 	}
 	opt.UserAgent = cmp.Or(opt.UserAgent, "tasuki")
 	return &Account{opt: opt, base: base, log: opt.Log, now: opt.Now, identities: map[string]*identity{}}, nil
