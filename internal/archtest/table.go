@@ -73,14 +73,15 @@ var thirdParty = map[string][]string{
 	"github.com/google/go-containerregistry":  {"image/transfer"},
 	"github.com/google/go-github/v82":         {"github"},
 	"github.com/pierrec/lz4/v4":               {"image/tartfmt", "image/debian"},
+	"github.com/prometheus/client_golang":     {"registry"},
 	"github.com/rhysd/actionlint":             {"emulator/workflow"},
 	"github.com/sirupsen/logrus":              {"registry"},
 	"github.com/spf13/cobra":                  {"cli"},
 	"github.com/spf13/pflag":                  {"cli"},
 	"go.yaml.in/yaml/v4":                      {"emulator"},
-	"golang.org/x/crypto":                     {"guest/ssh", "recipe"},
+	"golang.org/x/crypto":                     {"guest/ssh", "recipe", "registry"},
 	"golang.org/x/sync":                       {"image"},
-	"golang.org/x/sys":                        {"base", "image", "vm/qemu"},
+	"golang.org/x/sys":                        {"base", "image", "registry", "vm/qemu"},
 	"golang.org/x/term":                       {"cli"},
 }
 

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,11 +10,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
-	"github.com/distribution/distribution/v3/configuration"
-	"github.com/distribution/distribution/v3/registry/handlers"
-	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // the driver that Dir is served by
+	"golang.org/x/sys/unix"
+
+	"github.com/mirego/tasuki/internal/base/secret"
 )
 
 const (
@@ -21,6 +23,8 @@ const (
 	headerTimeout = 30 * time.Second
 	// idleTimeout closes connections that nobody uses.
 	idleTimeout = 2 * time.Minute
+	// stallTimeout ends a request whose body, or answer, does not move on.
+	stallTimeout = 2 * time.Minute
 	// shutdownTimeout is how long requests may finish once Run was told to end.
 	shutdownTimeout = 10 * time.Second
 )
@@ -28,25 +32,50 @@ const (
 // Options configure a Server.
 type Options struct {
 	// Dir holds everything that the registry stores; it is created if missing.
-	// One server at a time may write to it.
+	// One server at a time may write to it: see Lock.
 	Dir string
 	// ReadOnly refuses pushes and deletions (HTTP 405).
 	ReadOnly bool
-	// Protect, if not nil, wraps the registry's handler. It is where requests
-	// are authenticated and authorised before they reach the registry.
-	Protect func(http.Handler) http.Handler
-	// Log gets one debug line per request and a warning per failure; nil
-	// means slog.Default.
+	// Users is the file that says who may do what; "" asks nobody.
+	Users string
+	// Open lets anybody do everything while the file of users is not there.
+	Open bool
+	// AnonymousPull lets anybody read.
+	AnonymousPull bool
+	// Mirrors are registries that are shown below /v2/mirror/NAME/.
+	Mirrors []Mirror
+	// Policy says what is garbage.
+	Policy Policy
+	// CollectEvery is how often Run collects garbage; 0 is never.
+	CollectEvery time.Duration
+	// MetricsToken lets those who present it as a bearer token read /metrics,
+	// beside callers on loopback.
+	MetricsToken secret.String
+	// Certificate, if not nil, makes Run speak TLS.
+	Certificate *Certificate
+	// AccessLog logs each request at level info, else at debug.
+	AccessLog bool
+	// Log gets the access log and a warning per failure; nil means
+	// slog.Default.
 	Log *slog.Logger
 }
 
 // Server is one registry. Create it with New; its methods may be called from
 // several goroutines. Several servers can live in one process.
 type Server struct {
-	app     *handlers.App
+	opt     Options
+	dir     string
+	id      string
+	access  *controller
+	depot   *depot
+	mirrors map[string]*mirror
+	metrics *metrics
 	handler http.Handler
 	log     *slog.Logger
 	detach  func()
+	apps    []interface{ Shutdown() error }
+	collect sync.Mutex                       // held by the one collection at a time
+	free    func(dir string) (uint64, error) // bytes that the disk has left
 }
 
 // New opens the registry in opt.Dir. Close it, unless Run is called, which
@@ -62,74 +91,76 @@ func New(opt Options) (_ *Server, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot open registry: %w", err)
 	}
-	log := opt.Log
-	if log == nil {
-		log = slog.Default()
+	if err := opt.Policy.check(); err != nil {
+		return nil, err
 	}
-	id, detach := bridge.attach(log)
-	defer func() {
-		// NewApp reports a bad configuration by a panic only.
-		if r := recover(); r != nil {
-			detach()
-			err = fmt.Errorf("cannot open registry %q: %v", dir, r)
-		}
-	}()
-	//nolint:staticcheck // the library looks its instance up under this plain string
-	ctx := context.WithValue(context.Background(), instanceKey, id)
-	s := &Server{app: handlers.NewApp(ctx, appConfig(dir, opt.ReadOnly)), log: log, detach: detach}
-	s.handler = s.withInstance(id, s.app)
-	if opt.Protect != nil {
-		s.handler = opt.Protect(s.handler)
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	s := &Server{opt: opt, dir: dir, log: opt.Log, metrics: newMetrics(), mirrors: map[string]*mirror{}, free: freeBytes}
+	s.id, s.detach = bridge.attach(opt.Log)
+	if err := s.open(); err != nil {
+		s.detach()
+		return nil, fmt.Errorf("cannot open registry %q: %w", dir, err)
 	}
 	return s, nil
 }
 
-// appConfig is the library's configuration for a directory. Upload purging is
-// off: it is a goroutine that nobody can wait for.
-func appConfig(dir string, readOnly bool) *configuration.Configuration {
-	conf := &configuration.Configuration{
-		Version: "0.1",
-		Storage: configuration.Storage{
-			"filesystem": configuration.Parameters{"rootdirectory": dir},
-			"delete":     configuration.Parameters{"enabled": true},
-			"redirect":   configuration.Parameters{"disable": true},
-			"maintenance": configuration.Parameters{
-				"uploadpurging": map[any]any{"enabled": false},
-				"readonly":      map[any]any{"enabled": readOnly},
-			},
-		},
+func (s *Server) open() error {
+	if err := registerAccess(); err != nil {
+		return err
 	}
-	conf.Catalog.MaxEntries = 1000
-	return conf
+	s.access = &controller{open: s.opt.Open, anonymous: s.opt.AnonymousPull, denied: s.metrics.denied}
+	if s.opt.Users != "" {
+		var err error
+		if s.access.users, err = newDirectory(s.opt.Users); err != nil {
+			return err
+		}
+	}
+	app, err := newApp(s.id, appConfig(s.dir, s.opt.ReadOnly, s.access))
+	if err != nil {
+		return err
+	}
+	s.apps = append(s.apps, app)
+	s.depot = &depot{dir: s.dir, app: app}
+	for _, m := range s.opt.Mirrors {
+		mir, err := s.newMirror(m)
+		if err != nil {
+			return err
+		}
+		if s.mirrors[mir.name] != nil {
+			return fmt.Errorf("two mirrors are called %q; give one of them another name", mir.name)
+		}
+		s.mirrors[mir.name] = mir
+	}
+	s.metrics.watch(s)
+	s.handler = s.chain()
+	return nil
 }
 
-// withInstance marks each request's context so that the library's log lines
-// find the logger of this server, and logs the request.
-func (s *Server) withInstance(id string, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start := time.Now()
-		//nolint:staticcheck // see New
-		r = r.WithContext(context.WithValue(r.Context(), instanceKey, id))
-		next.ServeHTTP(w, r)
-		s.log.Debug("registry request", "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr, "took", time.Since(start))
-	})
-}
-
-// Handler serves the registry's API under /v2/.
+// Handler serves the registry's API under /v2/, /healthz and /metrics.
 func (s *Server) Handler() http.Handler { return s.handler }
 
 // Close releases what New took. It does not wait for requests; Run does.
 func (s *Server) Close() error {
 	defer s.detach()
-	if err := s.app.Shutdown(); err != nil {
+	var errs []error
+	for _, app := range s.apps {
+		errs = append(errs, app.Shutdown())
+	}
+	for _, m := range s.mirrors {
+		errs = append(errs, m.close())
+	}
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("cannot close registry: %w", err)
 	}
 	return nil
 }
 
 // Run serves on l until ctx ends, then lets requests finish for some seconds,
-// cuts those that remain, and closes the server. It always closes l and
-// returns nil after an orderly end.
+// cuts those that remain, and closes the server. Meanwhile it collects garbage
+// and deletes abandoned uploads. It always closes l and returns nil after an
+// orderly end.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:           s.handler,
@@ -137,9 +168,23 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	scheme := "http"
+	if s.opt.Certificate != nil {
+		scheme = "https"
+		// HTTP/2 would put all chunks of a pull on one connection, and is
+		// slower at it.
+		l = tls.NewListener(l, &tls.Config{
+			MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: s.opt.Certificate.get(s.log),
+		})
+	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
-	s.log.Info("registry serves", "address", l.Addr().String())
+	s.log.Info("registry serves", "address", l.Addr().String(), "scheme", scheme, "dir", s.dir)
+
+	chores, stopChores := context.WithCancel(ctx)
+	defer stopChores()
+	var busy sync.WaitGroup
+	busy.Go(func() { s.keepHouse(chores) })
 
 	var err error
 	select {
@@ -154,5 +199,16 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		}
 		<-served
 	}
+	stopChores()
+	busy.Wait()
 	return errors.Join(err, s.Close())
+}
+
+// freeBytes is what the file system of dir has left for us.
+func freeBytes(dir string) (uint64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("cannot tell the free space of %q: %w", dir, err)
+	}
+	return uint64(st.Bavail) * uint64(st.Bsize), nil //nolint:unconvert // the types differ between systems
 }

@@ -168,15 +168,6 @@ func TestReadOnlyRefusesPushes(t *testing.T) {
 	}
 }
 
-func TestProtectSeesEveryRequestFirst(t *testing.T) {
-	_, ts, _ := open(t, Options{Protect: func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
-	}})
-	if resp, _ := do(t, http.MethodGet, ts.URL+"/v2/", "", nil); resp.StatusCode != http.StatusTeapot {
-		t.Errorf("status %d, want the one of Protect", resp.StatusCode)
-	}
-}
-
 // Two servers of one process must not mix up their content or their logs.
 func TestServersOfOneProcessAreApart(t *testing.T) {
 	_, a, logA := open(t, Options{})
