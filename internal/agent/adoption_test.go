@@ -6,6 +6,7 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -261,4 +262,45 @@ func TestHoldWhileAJobBegins(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.finish(h)
+}
+
+// mute is GitHub whose lists never say that a runner is busy, as they lag
+// behind in the field.
+type mute struct {
+	agent.GitHub
+	jobs atomic.Int64 // calls of Job
+}
+
+func (m *mute) Runners(ctx context.Context) ([]runner.Remote, error) {
+	all, err := m.GitHub.Runners(ctx)
+	for i := range all {
+		all[i].Busy = false
+	}
+	return all, err
+}
+
+func (m *mute) Runner(ctx context.Context, id int64) (runner.Remote, bool, error) {
+	r, there, err := m.GitHub.Runner(ctx, id)
+	r.Busy = false
+	return r, there, err
+}
+
+func (m *mute) Job(ctx context.Context, name string, since time.Time) (runner.Job, bool, error) {
+	m.jobs.Add(1)
+	return m.GitHub.Job(ctx, name, since)
+}
+
+// silence makes a world's runner program write nothing. It is read when the
+// program starts.
+func silence(t *testing.T, w *world) {
+	t.Helper()
+	path := filepath.Join(w.program, "run")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	quiet := strings.Replace(string(b), "#!/bin/sh\n", "#!/bin/sh\nexec >/dev/null 2>&1\n", 1)
+	if err := os.WriteFile(path, []byte(quiet), 0o700); err != nil {
+		t.Fatal(err)
+	}
 }

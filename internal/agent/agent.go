@@ -40,6 +40,8 @@ var (
 	ErrNoRunner = errors.New("no such runner on this host")
 	// ErrNoPool: this host has no pool of that name.
 	ErrNoPool = errors.New("no such pool on this host")
+	// ErrEnding: the runner's guest is shut down, or about to be.
+	ErrEnding = errors.New("its guest is being shut down")
 )
 
 // GitHub is one scope at GitHub. Its methods may be called at the same time
@@ -73,37 +75,6 @@ type Journal interface {
 	Put(runner.Record) error
 	Delete(name string) error
 	All() ([]runner.Record, error)
-}
-
-// Demand says what is asked of a pool now. It answers from memory.
-type Demand interface {
-	Want() pool.Demand
-}
-
-// Listener is a Demand that hears of jobs. The agent runs it in a goroutine
-// from when its pool is there until the pool goes or the agent ends; the same
-// value in a changed configuration goes on undisturbed.
-type Listener interface {
-	Demand
-	// Listen returns soon after ctx has ended, and not before: it mends what
-	// breaks by itself.
-	Listen(ctx context.Context, to Ear)
-	// Drain says that the pool takes no more jobs, or takes them again. It does
-	// not wait. An agent that only ends does not drain.
-	Drain(drained bool)
-}
-
-// Ear is what a Listener tells the agent. Each of its functions may be called
-// at any time, from anywhere, and does not wait.
-type Ear struct {
-	// Changed: Want answers something else than before.
-	Changed func()
-	// Started and Completed: a runner has taken a job, or has finished it.
-	// The job's Conclusion is set by Completed. Either may come late, twice or
-	// never, and for runners that are not ours.
-	Started, Completed func(runnerName string, job runner.Job)
-	// Problem says what is wrong now, for a person; an empty text ends it.
-	Problem func(text string)
 }
 
 // Pool is a pool with everything that it works on. One Driver, GitHub or
@@ -152,18 +123,22 @@ type Agent struct {
 	wake    chan struct{}
 	started time.Time
 	life    context.Context // of the keepers and watchers; set by Run
-	work    sync.WaitGroup  // keepers and watchers
+	work    sync.WaitGroup  // keepers, watchers and listeners
+	mail    mail
 
-	mu       sync.Mutex
-	pools    []*poolState
-	drivers  map[vm.Driver]*driverState
-	scopes   map[GitHub]*scopeState
-	keepers  map[string]*keeper
-	problems map[string]string        // by source
-	stranded map[string]runner.Record // that no pool can adopt, by name; their guests are left alone
-	ended    map[string]time.Time     // runners that ended lately: an older listing may still hold their guests
-	drained  bool                     // the host takes no new runners
-	stopping bool                     // and the agent ends
+	mu        sync.Mutex
+	pools     []*poolState
+	drivers   map[vm.Driver]*driverState
+	scopes    map[GitHub]*scopeState
+	keepers   map[string]*keeper
+	problems  map[string]string // by source
+	listeners map[Listener]*listening
+	stranded  map[string]runner.Record // that no pool can adopt, by name; their guests are left alone
+	ended     map[string]time.Time     // runners that ended lately: an older listing may still hold their guests
+	drained   bool                     // the host takes no new runners
+	stopping  bool                     // and the agent ends
+	stopped   time.Time                // since when
+	ending    chan struct{}            // closed when stopping
 }
 
 // New checks the options and returns an agent that has done nothing yet.
@@ -185,8 +160,8 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{
 		opt: o, log: o.Log.With("host", o.Host), wake: make(chan struct{}, 1),
 		drivers: map[vm.Driver]*driverState{}, scopes: map[GitHub]*scopeState{},
-		keepers: map[string]*keeper{}, problems: map[string]string{}, stranded: map[string]runner.Record{},
-		ended: map[string]time.Time{},
+		keepers: map[string]*keeper{}, listeners: map[Listener]*listening{}, problems: map[string]string{}, stranded: map[string]runner.Record{},
+		ended: map[string]time.Time{}, ending: make(chan struct{}),
 	}
 	if err := a.setPools(o.Pools); err != nil {
 		return nil, err
@@ -247,19 +222,29 @@ func (a *Agent) begin(life context.Context) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err := a.readDrained(); err != nil {
+		return err
+	}
 	a.life, a.started = life, time.Now()
 	for _, rec := range records {
 		a.adopt(rec)
 	}
 	a.watchAll()
+	a.listenAll()
 	return nil
 }
 
-// Shutdown drains the host and lets Run return when no runner is busy any
-// more, or after the drain timeout. It does not wait.
+// Shutdown takes no more runners and lets Run return when no runner is busy any
+// more, or after the drain timeout. It does not wait. Listeners end at once:
+// GitHub gives this host no more jobs that nobody would begin, and keeps them
+// for who listens next.
 func (a *Agent) Shutdown() {
 	a.mu.Lock()
-	a.stopping = true
+	if !a.stopping {
+		a.stopping, a.stopped = true, time.Now()
+		close(a.ending)
+	}
+	a.listenAll()
 	a.mu.Unlock()
 	a.emit(event.Event{Kind: event.HostDraining, Reason: "the agent ends when its busy runners have finished"})
 	a.poke()
@@ -287,6 +272,9 @@ func (a *Agent) settled() bool {
 		rec := k.record()
 		held := rec.State == runner.Held && time.Now().Before(rec.HoldUntil)
 		waits := (rec.State == runner.Leaving || rec.State == runner.Lingering) && k.knownFor() >= lingerPatience
+		if waits && rec.State == runner.Lingering {
+			waits = k.triedSince(a.stopped) // GitHub is asked once more
+		}
 		if !held && !waits {
 			return false
 		}
@@ -328,6 +316,9 @@ func (a *Agent) problem(source, text string) {
 
 // pass decides and acts. It only looks at memory.
 func (a *Agent) pass() {
+	for _, heard := range a.mail.take() {
+		heard()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, act := range a.decide() {

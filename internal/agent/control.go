@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/mirego/tasuki/internal/api"
@@ -74,41 +73,9 @@ func (p *poolState) status(runners []runner.Record) api.Pool {
 	return s
 }
 
-// Drain takes no new runners, in one pool or with an empty name on the whole
-// host, and lets those that wait for a job go. Errors: ErrNoPool.
-func (a *Agent) Drain(poolName string) error { return a.setDrained(poolName, true) }
-
-// Resume ends a Drain. Errors: ErrNoPool.
-func (a *Agent) Resume(poolName string) error { return a.setDrained(poolName, false) }
-
-func (a *Agent) setDrained(poolName string, drained bool) error {
-	a.mu.Lock()
-	if poolName == "" {
-		a.drained = drained
-	} else {
-		p := a.poolNamed(poolName)
-		if p == nil {
-			names := make([]string, 0, len(a.pools))
-			for _, p := range a.pools {
-				names = append(names, p.Spec.Name)
-			}
-			a.mu.Unlock()
-			return fmt.Errorf("cannot find pool %q among %s: %w", poolName, strings.Join(names, ", "), ErrNoPool)
-		}
-		p.drained = drained
-	}
-	a.mu.Unlock()
-	kind := event.HostResumed
-	if drained {
-		kind = event.HostDraining
-	}
-	a.emit(event.Event{Kind: kind, Pool: poolName})
-	a.poke()
-	return nil
-}
-
 // Hold keeps a runner's guest for d from now once its job is over, for a
-// person to look at; 0 lets it go. Errors: ErrNoRunner.
+// person to look at; 0 lets it go. Errors: ErrNoRunner, ErrEnding where there
+// is nothing to keep any more.
 func (a *Agent) Hold(name string, d time.Duration) error {
 	k, err := a.keeperNamed(name)
 	if err != nil {
@@ -118,7 +85,9 @@ func (a *Agent) Hold(name string, d time.Duration) error {
 	if d > 0 {
 		until = time.Now().UTC().Add(d)
 	}
-	k.setHold(until)
+	if !k.setHold(until) {
+		return fmt.Errorf("cannot hold %q: %w", name, ErrEnding)
+	}
 	return k.writeHold()
 }
 
@@ -169,6 +138,8 @@ func (a *Agent) Reconfigure(pools []Pool, slots int, drainTimeout time.Duration)
 		}
 	}
 	a.watchAll()
+	a.listenAll()
+	a.tellDrain()
 	a.emit(event.Event{Kind: event.HostReloaded})
 	a.poke()
 	return nil

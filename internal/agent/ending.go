@@ -16,6 +16,7 @@ import (
 
 const (
 	settleTime  = 5 * time.Second // GitHub may call a runner busy just after its job
+	wordTime    = 5 * time.Second // for a listener's word on a job that has just ended
 	lingerMost  = 25 * time.Hour  // GitHub itself forgets an ephemeral runner after a day
 	callTimeout = 2 * time.Minute // for one call of an ending state
 	// lingerPatience is how long an agent that ends waits for GitHub to forget a runner.
@@ -64,7 +65,7 @@ func (k *keeper) leave(ctx context.Context) (runner.State, string, error) {
 	if k.pool.Spec.HoldAfterFailure > 0 {
 		k.lookUpJob()
 	}
-	if until := k.holdUntil(); time.Now().Before(until) {
+	if k.release() {
 		return runner.Held, cause, nil
 	}
 	return runner.Stopping, cause, nil
@@ -164,44 +165,65 @@ func (k *keeper) alive(ctx context.Context) bool {
 	return false
 }
 
-// lookUpJob asks GitHub what became of the job, and holds the guest of a
-// failed one if the pool wants that. Nobody waits for a slot meanwhile, unless
-// the pool holds guests.
+// lookUpJob finds out what became of the job, and holds the guest of a failed
+// one if the pool wants that. Nobody waits for a slot meanwhile, unless the pool
+// holds guests.
 func (k *keeper) lookUpJob() {
-	if k.rec.Job.Started.IsZero() || k.rec.Job.Conclusion != "" {
-		return
-	}
 	ctx, cancel := context.WithTimeout(k.a.life, jobLookup)
 	defer cancel()
-	started := k.rec.Job.Started
-	job, found, err := k.pool.GitHub.Job(ctx, k.name, k.rec.Created)
-	if err != nil || !found {
+	k.learn(ctx)
+	if k.rec.Job.Started.IsZero() {
+		return
+	}
+	k.awaitWord(ctx)
+	if k.rec.Job.Conclusion == "" {
+		job, found, err := k.pool.GitHub.Job(ctx, k.name, k.rec.Created)
 		if err != nil {
 			k.a.log.Info("cannot look up the job of a runner", "runner", k.name, "err", err)
 		}
+		if err != nil || !found {
+			return
+		}
+		k.noteJob(ctx, func(j *runner.Job) { j.Learn(job) })
+	}
+	if hold := k.pool.Spec.HoldAfterFailure; hold > 0 && k.rec.Job.Conclusion == "failure" && k.rec.State == runner.Leaving {
+		k.setHold(time.Now().Add(hold))
+	}
+}
+
+// awaitWord waits a moment for the listener, if there is one, to say how the job
+// ended: that costs no call.
+func (k *keeper) awaitWord(ctx context.Context) {
+	if _, ok := k.pool.Demand.(Listener); !ok {
 		return
 	}
-	if job.Started.IsZero() {
-		job.Started = started
-	}
-	k.noteJob(ctx, func(j *runner.Job) { *j = job })
-	if hold := k.pool.Spec.HoldAfterFailure; hold > 0 && job.Conclusion == "failure" {
-		k.setHold(time.Now().Add(hold))
+	timer := time.NewTimer(wordTime)
+	defer timer.Stop()
+	for k.rec.Job.Conclusion == "" {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			return
+		case <-k.changed:
+			k.learn(ctx)
+		}
 	}
 }
 
 // hold keeps the guest for a person until its time is over or it is released.
 func (k *keeper) hold(ctx context.Context) (runner.State, string, error) {
+	cause := k.rec.Reason
 	for {
 		wait := time.Until(k.holdUntil())
-		if wait <= 0 {
+		if wait <= 0 && !k.release() {
 			return runner.Stopping, "held long enough", nil
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return "", "", context.Cause(ctx)
+			return runner.Stopping, fmt.Sprintf("%s; held no longer: %v", cause, context.Cause(ctx)), nil
 		case <-k.changed:
 		case <-timer.C:
 		}
@@ -215,11 +237,27 @@ func (k *keeper) holdUntil() time.Time {
 	return k.rec.HoldUntil
 }
 
-func (k *keeper) setHold(until time.Time) {
+// setHold says until when the guest is held. It reports false, and changes
+// nothing, where it is too late for that.
+func (k *keeper) setHold(until time.Time) bool {
 	k.mu.Lock()
-	k.rec.HoldUntil = until
+	s := k.rec.State
+	late := s == runner.Stopping || s == runner.Deleting || s == runner.Lingering || s == runner.Gone || k.released
+	if !late || until.IsZero() {
+		k.rec.HoldUntil = until
+	}
 	k.mu.Unlock()
 	k.nudge()
+	return !late || until.IsZero()
+}
+
+// release decides whether the guest is held: from then on a hold comes too late.
+func (k *keeper) release() (held bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	held = k.died == "" && time.Now().Before(k.rec.HoldUntil)
+	k.released = !held
+	return held
 }
 
 // writeHold writes a hold down, from any goroutine: the record as it is, and
@@ -270,8 +308,9 @@ func (k *keeper) remove(ctx context.Context) (runner.State, string, error) {
 
 // linger tries to take the registration away until GitHub has done so.
 func (k *keeper) linger(ctx context.Context) (runner.State, string, error) {
-	cause := k.rec.Reason
+	cause, ends := k.rec.Reason, k.a.ending
 	for n := 1; ; n++ {
+		asked := time.Now()
 		err := k.unregister(ctx)
 		if err == nil {
 			return runner.Gone, cause, nil
@@ -280,9 +319,20 @@ func (k *keeper) linger(ctx context.Context) (runner.State, string, error) {
 		if time.Since(k.rec.Since) > lingerMost {
 			return runner.Gone, "GitHub forgets it by itself", nil
 		}
-		if err := backoff.Sleep(ctx, lingerPace.Delay(n, nil)); err != nil {
-			return "", "", err
+		k.mu.Lock()
+		k.tried = asked
+		k.mu.Unlock()
+		k.a.poke()
+		again := time.NewTimer(lingerPace.Delay(n, nil))
+		select {
+		case <-ctx.Done():
+			again.Stop()
+			return "", "", context.Cause(ctx)
+		case <-ends: // the agent's end has begun: one last try
+			ends = nil
+		case <-again.C:
 		}
+		again.Stop()
 	}
 }
 

@@ -260,20 +260,25 @@ func TestIdleRegistrationCollected(t *testing.T) {
 	}
 }
 
-// A runner that took a job while we want it to go stays: GitHub is asked first.
+// A runner took a job, and nothing says so yet, when we want it to go: GitHub is
+// asked first, and it stays.
 func TestUnboundRunner(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, emulator.Options{})
 	w.program = programDir(t, "8s")
-	h := w.run(fake.Faults{}, nil)
+	silence(t, w)
+	h := w.run(fake.Faults{}, func(o *agent.Options) { o.Pools[0].GitHub = &mute{GitHub: o.Pools[0].GitHub} })
 	w.runner(h, runner.Idle)
 	run := w.submit(1)
 	w.until("the job starts", func() bool {
 		r, _ := w.em.RunState(run)
 		return r.Jobs[0].Status == "in_progress"
 	})
-	w.finish(h) // drains at once, perhaps before the agent knows of the job
+	w.finish(h)
 	w.concluded(run, "success")
+	if !strings.Contains(h.logs.String(), "from=leaving to=busy") {
+		t.Error("nobody asked GitHub before the runner stayed")
+	}
 }
 
 // After a hard reset every guest is dead, and process numbers are others'.

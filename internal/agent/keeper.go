@@ -54,13 +54,17 @@ type keeper struct {
 
 	writing sync.Mutex // one change of the record and its file at a time; taken before mu
 
-	mu      sync.Mutex
-	rec     runner.Record
-	entered time.Time               // when this agent knew of the state first: what was asked before says nothing of it
-	cut     context.CancelCauseFunc // ends the current stay
-	stopped string                  // a stop was requested, and why
-	remote  remoteView
-	died    string // why the guest is known to be dead
+	mu       sync.Mutex
+	rec      runner.Record
+	entered  time.Time               // when this agent knew of the state first: what was asked before says nothing of it
+	cut      context.CancelCauseFunc // ends the current stay
+	stopped  string                  // a stop was requested, and why
+	remote   remoteView
+	died     string     // why the guest is known to be dead
+	told     runner.Job // what a listener said of its job since it was last read
+	hasWord  bool       // and whether it said anything
+	released bool       // it was decided that the guest is not held
+	tried    time.Time  // when GitHub was asked last to let a lingering runner go
 
 	changed    chan struct{} // a hold was set, or GitHub's view changed
 	credential runner.Credential
@@ -340,6 +344,13 @@ func (k *keeper) knownFor() time.Duration {
 	return time.Since(k.entered)
 }
 
+// triedSince says whether GitHub was asked to let a lingering runner go since.
+func (k *keeper) triedSince(t time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !k.tried.Before(t)
+}
+
 // record returns a copy of what is known of the runner.
 func (k *keeper) record() runner.Record {
 	k.mu.Lock()
@@ -421,7 +432,7 @@ func (k *keeper) close() {
 
 func needsGuest(s runner.State) bool {
 	return s == runner.Cloning || s == runner.Connecting || s == runner.Launching ||
-		s == runner.Registering || s == runner.Idle || s == runner.Busy
+		s == runner.Registering || s == runner.Idle || s == runner.Busy || s == runner.Held
 }
 
 func stoppable(s runner.State) bool { return s == runner.Idle || s.OnItsWay() }

@@ -200,7 +200,7 @@ func (k *keeper) launchOnce(ctx context.Context) (runner.State, string, error) {
 	s := k.pool.Spec
 	for _, f := range s.Files {
 		if err := guest.Put(ctx, k.channel, f.Path, fs.FileMode(f.Mode).Perm(), bytes.NewReader(f.Content)); err != nil {
-			return "", "", fmt.Errorf("cannot put %q into the guest: %w", f.Path, err)
+			return "", "", err
 		}
 	}
 	if err := k.hook(ctx, "before_job", s.BeforeJob); err != nil {
@@ -209,7 +209,7 @@ func (k *keeper) launchOnce(ctx context.Context) (runner.State, string, error) {
 	program := k.program()
 	program.Env, program.Secrets = env(k.pool), k.credential.Env
 	if err := guest.Launch(ctx, k.channel, program); err != nil {
-		return "", "", fmt.Errorf("cannot launch the runner: %w", err)
+		return "", "", err
 	}
 	return runner.Registering, "", nil
 }

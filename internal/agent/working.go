@@ -52,6 +52,10 @@ func (k *keeper) register(ctx context.Context) (runner.State, string, error) {
 				n = 1
 				ask.Reset(0)
 			}
+		case <-k.changed:
+			if k.learn(ctx) {
+				return runner.Busy, tookJob, nil
+			}
 		case <-ask.C:
 			call, cancel := context.WithTimeoutCause(ctx, observeTimeout, errNoAnswer)
 			online, busy, err := k.askGitHub(call)
@@ -197,6 +201,9 @@ func (k *keeper) idle(ctx context.Context) (runner.State, string, error) {
 		case <-proven.C:
 			k.proven()
 		case <-k.changed:
+			if k.learn(ctx) {
+				return runner.Busy, tookJob, nil
+			}
 			check.Reset(0)
 		case <-check.C:
 			if to, reason, err := k.checkIdle(ctx, check); to != "" || err != nil {
@@ -260,6 +267,8 @@ func (k *keeper) busy(ctx context.Context) (runner.State, string, error) {
 			if (heard.Kind == guest.JobStarted || heard.Kind == guest.JobFinished) && k.rec.Job.Name == "" {
 				k.noteJob(ctx, func(j *runner.Job) { j.Name = heard.Job })
 			}
+		case <-k.changed:
+			k.learn(ctx)
 		case <-check.C:
 			k.mu.Lock()
 			missing := k.remote.missing
@@ -269,6 +278,18 @@ func (k *keeper) busy(ctx context.Context) (runner.State, string, error) {
 			}
 		}
 	}
+}
+
+// tookJob is why a runner is busy of whose job a listener heard.
+const tookJob = "GitHub says that it has taken a job"
+
+// learn writes down what a listener said of the job, if it said anything.
+func (k *keeper) learn(ctx context.Context) bool {
+	job, has := k.word()
+	if has {
+		k.noteJob(ctx, func(j *runner.Job) { j.Learn(job) })
+	}
+	return has
 }
 
 func (k *keeper) noteStart(ctx context.Context) {

@@ -36,6 +36,7 @@ var statusTable = []struct {
 }{
 	{agent.ErrNoRunner, http.StatusNotFound, "tasuki status lists the runners"},
 	{agent.ErrNoPool, http.StatusNotFound, "tasuki status lists the pools"},
+	{agent.ErrEnding, http.StatusConflict, "a hold must come before the runner has ended; hold_after_failure keeps the guests of failed jobs by itself"},
 	{errNowhere, http.StatusNotFound, "the agent and this program may be of different versions: tasuki version"},
 	{errReload, http.StatusUnprocessableEntity, "the one before stays in force; mend the file (tasuki config check) and run tasuki reload again"},
 	{errBad, http.StatusBadRequest, ""},

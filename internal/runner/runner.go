@@ -8,6 +8,7 @@
 package runner
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -63,6 +64,17 @@ type Job struct {
 	Queued     time.Time `json:"queued,omitzero"`
 	Started    time.Time `json:"started,omitzero"`
 	Completed  time.Time `json:"completed,omitzero"`
+}
+
+// Learn takes over what another source says of the job; what it does not say
+// stays.
+func (j *Job) Learn(from Job) {
+	*j = Job{
+		ID: cmp.Or(from.ID, j.ID), Name: cmp.Or(from.Name, j.Name), Repository: cmp.Or(from.Repository, j.Repository),
+		Workflow: cmp.Or(from.Workflow, j.Workflow), RunID: cmp.Or(from.RunID, j.RunID), URL: cmp.Or(from.URL, j.URL),
+		Conclusion: cmp.Or(from.Conclusion, j.Conclusion),
+		Queued:     cmp.Or(from.Queued, j.Queued), Started: cmp.Or(from.Started, j.Started), Completed: cmp.Or(from.Completed, j.Completed),
+	}
 }
 
 // Record is what we wrote down about one runner.
