@@ -11,6 +11,7 @@ import (
 	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/client"
 	"github.com/mirego/tasuki/internal/daemon"
+	"github.com/mirego/tasuki/internal/github"
 	"github.com/mirego/tasuki/internal/runner"
 )
 
@@ -35,6 +36,7 @@ var errorTable = []struct {
 	{client.ErrNoAgent, exitTrouble, "start one with tasuki host run --config FILE, or name its folder with --home"},
 	{daemon.ErrRunning, exitTrouble, "stop it first, or give this one another host.home; tasuki status shows what it does"},
 	{daemon.ErrSocketPath, exitTrouble, "choose a shorter folder: host.home in the configuration, or --home"},
+	{github.ErrNoJob, exitTrouble, "tasuki github check says what the credential may do"},
 	{runner.ErrDenied, exitTrouble, "tasuki github check says what is wrong, and what to do"},
 	{proc.ErrNotInstalled, exitTrouble, ""},
 	{fs.ErrPermission, exitTrouble, "run it as the user who owns the file, or give that user the right"},

@@ -27,6 +27,7 @@ var commands = []func(*app) *cobra.Command{
 	newDemo,
 	newHostGroup,
 	newStatus,
+	newWhy,
 	newDrain,
 	newResume,
 	newReload,

@@ -49,14 +49,19 @@ func protorunnerMain() int {
 	return 0
 }
 
-// getMain is "get URL": it prints what lies there.
+// getMain is "get URL [METHOD]": it prints what lies there, or what is answered.
 func getMain() int {
-	res, err := http.Get(os.Args[1])
+	req, err := http.NewRequest(strings.Join(os.Args[2:], ""), os.Args[1], nil)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "get:", err)
+		return 1
+	}
+	res, err := http.DefaultClient.Do(req)
 	if err == nil {
 		defer res.Body.Close()
 		_, err = io.Copy(os.Stdout, res.Body)
 	}
-	if err != nil || res.StatusCode != http.StatusOK {
+	if err != nil || res.StatusCode >= http.StatusMultipleChoices {
 		fmt.Fprintln(os.Stderr, "get:", err)
 		return 1
 	}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/api"
-	"github.com/mirego/tasuki/internal/runner"
 )
 
 // OfPool says why a pool has fewer runners than it wants, or that it has all.
@@ -85,7 +84,7 @@ func ofSupply(p api.Pool, s *api.Status, now time.Time) Answer {
 		a := Answer{Reason: Starting, Waits: true, Text: fmt.Sprintf("%d of its runners are on their way", p.Starting)}
 		for _, r := range s.Runners {
 			if r.Pool == p.Name && r.State.OnItsWay() {
-				a.Details = append(a.Details, fmt.Sprintf("%s is %s%s%s", r.Name, r.State, lasting(r.Since, now), within(r.State)))
+				a.Details = append(a.Details, fmt.Sprintf("%s is %s%s", r.Name, r.State, lasting(r.Since, now)))
 			}
 		}
 		if len(a.Details) == 1 {
@@ -103,14 +102,6 @@ func ofSupply(p api.Pool, s *api.Status, now time.Time) Answer {
 // listens says whether a pool follows a scale set, and so wants none until
 // GitHub asks for some.
 func listens(p api.Pool) bool { return p.Demand != "" && !strings.HasPrefix(p.Demand, "standby") }
-
-// within says by when a runner leaves a state, one way or another.
-func within(s runner.State) string {
-	if d := s.Deadline(); d > 0 {
-		return fmt.Sprintf(" (it may be for %s)", span(d))
-	}
-	return ""
-}
 
 // waits are the agent's words for what a pool waits for, by what they begin
 // with or hold. The first row that fits counts.

@@ -87,7 +87,7 @@ func TestOfJob(t *testing.T) {
 			f.Pools = append(f.Pools, why.Pool{Name: "spare", Scope: "acme/app", Labels: f.Pools[0].Labels})
 			f.Host.Status.Pools = []api.Pool{{Name: "small", Standby: 1, Waits: "image not on this host: 404"}, {Name: "spare", Standby: 1, Starting: 1}}
 			f.Host.Status.Runners = []api.Runner{{Name: "r2", Pool: "spare", State: runner.Connecting, Since: now.Add(-20 * time.Second)}}
-		}, says: `pool "spare" could take it: its runner is on its way: r2 is connecting for 20s (it may be for 5m)`, more: `pool "small" could take it too: image not on this host: 404`},
+		}, says: `pool "spare" could take it: its runner is on its way: r2 is connecting for 20s`, more: `pool "small" could take it too: image not on this host: 404`},
 		"what was not seen is said": {reason: why.NotOffered, change: func(f *why.Facts) { f.Unseen = []string{"the runner group: 403"} }, says: "not offered", more: "not seen: the runner group: 403"},
 	}
 	for name, tt := range tests {
