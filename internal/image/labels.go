@@ -29,6 +29,11 @@ const (
 	LabelRunnerVersion = "org.tasuki.runner.version"
 	// LabelRecipe identifies the recipe, and the inputs, that the image was built from.
 	LabelRecipe = "org.tasuki.recipe"
+	// LabelDiskData is how many bytes of the disk are in blocks of 4 KiB that are
+	// not all zeros: what a sparse copy takes. A push sets it.
+	LabelDiskData = "org.tasuki.disk.data"
+	// LabelBase is the digest of the image that this one was made from.
+	LabelBase = "org.tasuki.base"
 	// LabelBuilt is the time of the build in RFC 3339, UTC.
 	LabelBuilt = "org.tasuki.built"
 )

@@ -8,6 +8,8 @@ var (
 	ErrNotFound = errors.New("image not found on this host")
 	// ErrNotInRegistry says that the registry does not have the image.
 	ErrNotInRegistry = errors.New("image not found in the registry")
+	// ErrNoSpace says that an image does not fit on this host.
+	ErrNoSpace = errors.New("not enough space for the image")
 	// ErrInUse says that a guest or a transfer still needs the image.
 	ErrInUse = errors.New("image is in use")
 )
@@ -42,6 +44,9 @@ type Source struct {
 	Disk string
 	// NVRAM, Kernel and Initrd are paths, or "" where the image has none.
 	NVRAM, Kernel, Initrd string
+	// Base is the image of this host that Disk was made from, or the zero Local.
+	// What did not change keeps its layers.
+	Base Local
 	// Labels go to the image's OCI configuration.
 	Labels map[string]string
 	// ConfigJSON is the tart VM configuration (config.json) to carry as it is.

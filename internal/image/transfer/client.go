@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -35,8 +35,8 @@ type client struct {
 }
 
 // newClient connects to ref's registry, finds out whom it wants to see, and
-// logs in. Close it.
-func newClient(ctx context.Context, ref image.Ref, opt Options, scope string) (*client, error) {
+// logs in; also are repositories that it will read as well. Close it.
+func newClient(ctx context.Context, ref image.Ref, opt Options, scope string, also ...string) (*client, error) {
 	c := &client{ref: ref, opt: opt, done: func() {}}
 	base := opt.Transport
 	if base == nil {
@@ -55,9 +55,13 @@ func newClient(ctx context.Context, ref image.Ref, opt Options, scope string) (*
 	if opt.Username != "" {
 		auth = authn.FromConfig(authn.AuthConfig{Username: opt.Username, Password: opt.Password.Reveal()})
 	}
+	scopes := []string{"repository:" + ref.Name() + ":" + scope}
+	for _, name := range also {
+		scopes = append(scopes, "repository:"+name+":"+scopePull)
+	}
 	guard := &plainGuard{next: base, host: ref.Registry(), allowed: opt.plainAllowed(ref)}
 	err = c.retry(ctx, "connect", func(ctx context.Context) error {
-		rt, err := transport.NewWithContext(ctx, reg, auth, guard, []string{"repository:" + ref.Name() + ":" + scope})
+		rt, err := transport.NewWithContext(ctx, reg, auth, guard, scopes)
 		if err != nil {
 			return fmt.Errorf("cannot connect to registry %s: %w", ref.Registry(), classify(err))
 		}
@@ -122,10 +126,17 @@ func (c *client) pause(ctx context.Context, what string, n int, err error) error
 	if n >= c.opt.Tries || !transient(err) {
 		return err
 	}
-	wait := max(c.opt.Backoff.Delay(n, nil), retryAfter(err))
+	wait := c.opt.Backoff.Delay(n, nil)
+	if asked := retryAfter(err); asked > wait {
+		// Not before, and not all at once: others were told the same.
+		wait = asked + time.Duration(rand.Float64()*float64(min(asked, mostSpread)))
+	}
 	c.opt.Log.Warn("image transfer tries again", "ref", c.ref.String(), "step", what, "try", n, "wait", wait.Round(time.Millisecond), "err", err)
 	return backoff.Sleep(ctx, wait)
 }
+
+// mostSpread is how far hosts that were told to come back together are spread.
+const mostSpread = 30 * time.Second
 
 // brief bounds a request that moves no more than a manifest.
 func (c *client) brief(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -210,102 +221,6 @@ func (c *client) manifest(ctx context.Context, tagOrDigest string) (b []byte, di
 		return nil
 	})
 	return b, digest, err
-}
-
-// has asks whether the registry has a blob.
-func (c *client) has(ctx context.Context, digest string) (bool, error) {
-	found := false
-	err := c.retry(ctx, "look", func(ctx context.Context) error {
-		ctx, cancel := c.brief(ctx)
-		defer cancel()
-		req, err := http.NewRequestWithContext(ctx, http.MethodHead, c.url("blobs", digest), nil)
-		if err != nil {
-			return err
-		}
-		resp, err := c.do(req, http.StatusOK, http.StatusNotFound)
-		if err != nil {
-			return err
-		}
-		found = resp.StatusCode == http.StatusOK
-		return resp.Body.Close()
-	})
-	return found, err
-}
-
-// blobSource is something to upload: it can be opened again for another try.
-type blobSource struct {
-	digest string
-	size   int64
-	open   func() (io.ReadCloser, error)
-}
-
-// upload sends a blob unless the registry has it.
-func (c *client) upload(ctx context.Context, b blobSource) error {
-	found, err := c.has(ctx, b.digest)
-	if err != nil || found {
-		return err
-	}
-	return c.retry(ctx, "upload", func(ctx context.Context) error { return c.uploadOnce(ctx, b) })
-}
-
-// session asks where the bytes of a blob are to be sent.
-func (c *client) session(ctx context.Context, digest string) (to string, err error) {
-	ctx, cancel := c.brief(ctx)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url("blobs", "uploads")+"/", nil)
-	if err != nil {
-		return "", err
-	}
-	resp, err := c.do(req, http.StatusAccepted)
-	if err != nil {
-		return "", err
-	}
-	_ = resp.Body.Close()
-	return uploadURL(resp, digest)
-}
-
-func (c *client) uploadOnce(ctx context.Context, b blobSource) error {
-	to, err := c.session(ctx, b.digest)
-	if err != nil {
-		return err
-	}
-	body, err := b.open()
-	if err != nil {
-		return err
-	}
-	// Once it has all bytes, the registry verifies and syncs them.
-	ctx, dog := newWatchdog(ctx, 2*c.opt.Stall)
-	defer dog.stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, to, &watchedBody{body, dog})
-	if err != nil {
-		_ = body.Close()
-		return err
-	}
-	req.ContentLength = b.size
-	if b.size == 0 {
-		req.Body = http.NoBody
-	}
-	req.Header.Set("Content-Type", "application/octet-stream")
-	resp, err := c.do(req, http.StatusCreated)
-	if err != nil {
-		return dog.explain(err)
-	}
-	return resp.Body.Close()
-}
-
-// uploadURL is where the registry wants the bytes of a blob.
-func uploadURL(resp *http.Response, digest string) (string, error) {
-	to, err := resp.Location()
-	if err != nil {
-		return "", fmt.Errorf("registry did not say where to upload to: %w", err)
-	}
-	q, err := url.ParseQuery(to.RawQuery)
-	if err != nil {
-		return "", fmt.Errorf("registry said to upload to %q: %w", to, err)
-	}
-	q.Set("digest", digest)
-	to.RawQuery = q.Encode()
-	return to.String(), nil
 }
 
 // putManifest stores a manifest under a tag and checks that the registry

@@ -2,6 +2,8 @@ package transfer_test
 
 import (
 	"errors"
+	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -17,7 +19,7 @@ import (
 // Incident disk-full, the part that shows only while writing.
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=14m"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=24m"); err != nil {
 		t.Skipf("mounting a small file system needs root: %v", err)
 	}
 	t.Cleanup(func() {
@@ -26,6 +28,15 @@ func TestDiskFull(t *testing.T) {
 		}
 	})
 	f := newFaultFixture(t)
+	// It would fit, but while it comes somebody else takes the space.
+	f.h.breakWith(onLayers(func(n int, w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if n == 4 {
+			if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 14*mib), 0o644); err != nil {
+				t.Error(err)
+			}
+		}
+		next.ServeHTTP(w, r)
+	}))
 	s, err := store.Open(filepath.Join(dir, "images"))
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -33,6 +34,14 @@ type Options struct {
 	Backoff backoff.Policy
 	// Stall is how long a connection may stay silent; 0 means one minute.
 	Stall time.Duration
+	// Limit bounds the bytes a second, over all transfers that it is given to;
+	// nil means no bound.
+	Limit *Limiter
+	// Room, if not nil, is asked to free space when a pull needs so many bytes
+	// and the store's file system has less. The pull looks again afterwards.
+	Room func(ctx context.Context, need int64) error
+	// Reserve is how many bytes a pull leaves free.
+	Reserve int64
 	// Progress is told how far a transfer is, at most ten times a second and
 	// at the beginning and the end of each phase. Calls do not overlap.
 	Progress func(Progress)
@@ -74,13 +83,14 @@ func (o Options) plainAllowed(ref image.Ref) bool { return o.Insecure || ref.Loo
 // Phase is what a transfer is doing.
 type Phase string
 
-// Phases of a pull, in their order, and of a push.
+// Phases of a pull, in their order, of a push, and of a copy.
 const (
 	PhaseWait   Phase = "wait"   // another transfer brings the same image
 	PhaseCheck  Phase = "check"  // what an earlier transfer left is verified; raw bytes
-	PhasePull   Phase = "pull"   // chunks are fetched; bytes as they travel
+	PhasePull   Phase = "pull"   // chunks are fetched, or cloned from local images; bytes as they travel
 	PhaseFinish Phase = "finish" // the disk is made durable
 	PhasePush   Phase = "push"   // chunks are compressed and uploaded; raw bytes
+	PhaseCopy   Phase = "copy"   // blobs go from one registry to another; bytes as they travel
 )
 
 // Progress says how far a phase is, in bytes.
@@ -88,6 +98,9 @@ type Progress struct {
 	Phase Phase
 	Done  int64
 	Total int64
+	// Reused is how much of Done did not travel: a pull found its content on
+	// this host, a push in the registry.
+	Reused int64
 }
 
 const progressInterval = 100 * time.Millisecond
@@ -123,6 +136,14 @@ func (m *meter) add(n int64) {
 	if time.Since(m.last) >= progressInterval {
 		m.send()
 	}
+}
+
+// reuse counts n bytes that did not travel.
+func (m *meter) reuse(n int64) {
+	m.mu.Lock()
+	m.now.Reused += n
+	m.mu.Unlock()
+	m.add(n)
 }
 
 // end reports the phase as it is.

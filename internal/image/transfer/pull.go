@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/image/store"
@@ -117,10 +118,7 @@ func (c *client) fill(ctx context.Context, digest string, s *store.Store, dir st
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSpace(s, mf, dir); err != nil {
-		return nil, err
-	}
-	if err := c.pullDisk(ctx, m, mf, dir); err != nil {
+	if err := c.pullDisk(ctx, m, mf, target{store: s, dir: dir, data: dataSize(labels)}); err != nil {
 		return nil, err
 	}
 	if mf.VMConfig.Size > maxVMConfig || mf.NVRAM.Size > maxNVRAM {
@@ -145,23 +143,18 @@ func (c *client) fill(ctx context.Context, digest string, s *store.Store, dir st
 	return labels, os.Remove(filepath.Join(dir, journalFile))
 }
 
-// checkSpace refuses a pull that cannot fit: a disk takes at least what its
-// chunks have compressed, less what an earlier transfer left.
-func checkSpace(s *store.Store, mf *tartfmt.Manifest, dir string) error {
-	free, err := s.Free()
+// target is where an image is put together.
+type target struct {
+	store *store.Store
+	dir   string
+	data  int64 // bytes that the disk takes, as the image says; 0 if it does not
+}
+
+// dataSize is what the image says that its disk takes.
+func dataSize(labels map[string]string) int64 {
+	n, err := strconv.ParseInt(labels[image.LabelDiskData], 10, 64)
 	if err != nil {
-		return err
+		return 0
 	}
-	var need int64
-	var zeros tartfmt.Zeros
-	for _, ch := range mf.Chunks {
-		if !zeros.Chunk(ch) {
-			need += min(ch.Size, ch.RawSize)
-		}
-	}
-	need -= allocated(filepath.Join(dir, store.FileDisk))
-	if need > free {
-		return fmt.Errorf("its disk needs at least %d MB more, and %s has %d MB free; remove images that are not used", need>>20, s.Dir(), free>>20)
-	}
-	return nil
+	return max(n, 0)
 }

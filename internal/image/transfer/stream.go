@@ -48,12 +48,19 @@ func (w *watchdog) explain(err error) error {
 // watchedBody is a request's body whose reading proves that it is being sent.
 type watchedBody struct {
 	io.ReadCloser
-	dog *watchdog
+	ctx   context.Context
+	dog   *watchdog
+	limit *Limiter
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
+	b.dog.rest()
+	n, err := b.ReadCloser.Read(p)
+	if limitErr := b.limit.wait(b.ctx, n); limitErr != nil {
+		return n, limitErr
+	}
 	b.dog.watch()
-	return b.ReadCloser.Read(p)
+	return n, err
 }
 
 // enoughProgress is how much must arrive for a stream's failures to be forgiven.
@@ -92,6 +99,9 @@ func (s *stream) Read(p []byte) (int, error) {
 		n, err := s.body.Read(p[:min(int64(len(p)), s.desc.Size-s.off)])
 		s.dog.rest()
 		s.off += int64(n)
+		if limitErr := s.c.opt.Limit.wait(s.ctx, n); limitErr != nil {
+			return n, limitErr
+		}
 		if err != nil && s.off < s.desc.Size {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
