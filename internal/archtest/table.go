@@ -27,7 +27,7 @@ var mayImport = map[layer][]layer{
 	base:    {base},
 	words:   {base, words},
 	adapter: {base, words},
-	double:  {base, words},
+	double:  {base, words, adapter},
 	engine:  {base, words},
 	surface: {base, words, engine},
 	root:    {base, words, adapter, engine, surface, root},
