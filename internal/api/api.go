@@ -56,8 +56,12 @@ type Pool struct {
 	Demand   string   `json:"demand,omitempty"` // where that number comes from: "standby: 2"
 	Idle     int      `json:"idle"`
 	Starting int      `json:"starting"`
-	Busy     int      `json:"busy"`
-	Draining bool     `json:"draining"`
+	// Jobs are those that GitHub gave to the pool and no runner has taken yet;
+	// the oldest waits since OldestJob.
+	Jobs      int       `json:"jobs,omitempty"`
+	OldestJob time.Time `json:"oldest_job,omitzero"`
+	Busy      int       `json:"busy"`
+	Draining  bool      `json:"draining"`
 	// Waits says why the pool has fewer runners than it wants; empty: it has all.
 	Waits string `json:"waits,omitempty"`
 }
