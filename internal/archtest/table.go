@@ -51,7 +51,7 @@ var layers = map[string]layer{
 	"image/tartfmt/tartfmttest": double, "archtest": double, "e2e": double,
 
 	"agent": engine, "recipe": engine, "fleet": engine,
-	"client": surface, "config": surface, "console": surface, "daemon": surface,
+	"client": surface, "config": surface, "console": surface, "daemon": surface, "metrics": surface,
 	"cli":  root,
 	"demo": root,
 }
@@ -74,6 +74,7 @@ var thirdParty = map[string][]string{
 	"github.com/google/go-github/v82":         {"github"},
 	"github.com/pierrec/lz4/v4":               {"image/tartfmt", "image/debian"},
 	"github.com/prometheus/client_golang":     {"registry"},
+	"github.com/prometheus/client_golang":     {"metrics"},
 	"github.com/rhysd/actionlint":             {"emulator/workflow"},
 	"github.com/sirupsen/logrus":              {"registry"},
 	"github.com/spf13/cobra":                  {"cli"},
