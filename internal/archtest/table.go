@@ -65,6 +65,7 @@ var exceptions = map[string]string{
 // thirdParty says who may import which module of others: one adapter or
 // surface each, so that replacing it touches one folder.
 var thirdParty = map[string][]string{
+	"github.com/actions/scaleset":             {"github/scaleset"},
 	"github.com/coder/websocket":              {"emulator"},
 	"github.com/distribution/distribution/v3": {"registry"},
 	"github.com/goccy/go-yaml":                {"config"},
@@ -73,7 +74,6 @@ var thirdParty = map[string][]string{
 	"github.com/google/go-containerregistry":  {"image/transfer"},
 	"github.com/google/go-github/v82":         {"github"},
 	"github.com/pierrec/lz4/v4":               {"image/tartfmt", "image/debian"},
-	"github.com/prometheus/client_golang":     {"registry"},
 	"github.com/prometheus/client_golang":     {"metrics"},
 	"github.com/rhysd/actionlint":             {"emulator/workflow"},
 	"github.com/sirupsen/logrus":              {"registry"},
