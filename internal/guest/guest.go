@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/mirego/tasuki/internal/base/secret"
 )
@@ -34,6 +35,45 @@ type Target struct {
 	Key      secret.String // private key, PEM
 	Password secret.String // only where the image takes no key
 	HostKey  string        // authorized_keys form; empty: trust the first one seen
+	// Resolve gives Address where that is empty, for a Resolver; it may be nil.
+	Resolve func(ctx context.Context) (string, error)
+}
+
+// Resolver is a Dialer that asks Target.Resolve for the address by itself, if
+// it needs one at all.
+type Resolver interface {
+	Dialer
+	Resolves()
+}
+
+// Way is how a guest was reached, for a person.
+type Way struct {
+	Channel string // "ssh", "guest agent"
+	// Trust says why we believe that it is our guest: "the image's host key",
+	// "the host key that it showed first", "the hypervisor".
+	Trust string
+	Login string // "key", "password"; "" where nobody logs in
+	GUI   string // "in the GUI session", or why not; "" where there is none
+}
+
+// String is the way in one line.
+func (w Way) String() string {
+	parts := []string{w.Channel}
+	if w.Login != "" {
+		parts[0] += " by " + w.Login
+	}
+	if w.Trust != "" {
+		parts = append(parts, "trusted by "+w.Trust)
+	}
+	if w.GUI != "" {
+		parts = append(parts, w.GUI)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Wayfarer is a Channel that says how it reaches its guest.
+type Wayfarer interface {
+	Way() Way
 }
 
 // Dialer opens channels. It tries once and soon gives up; callers repeat it

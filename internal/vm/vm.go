@@ -102,6 +102,10 @@ type Spec struct {
 	LoginKey string
 	// Hostname is the guest's own; empty: the guest's name.
 	Hostname string
+	// Media are files of this host that the guest sees as disks that it can only
+	// read, such as a NoCloud seed. They must stay where they are for as long as
+	// the guest does. A driver that cannot attach any returns ErrSpec.
+	Media []string
 }
 
 // Owner says whom a guest is for. The driver keeps it beside the guest.
@@ -126,6 +130,11 @@ const (
 type Network struct {
 	Mode     NetworkMode `json:"mode"`
 	Forwards []Forward   `json:"forwards,omitempty"`
+	// Allow and Block are networks in CIDR form that a guest may or may not
+	// reach beside what the mode says; where several fit, the longest prefix
+	// counts. Only drivers with a filter know them.
+	Allow []string `json:"allow,omitempty"`
+	Block []string `json:"block,omitempty"`
 }
 
 // Forward makes an address of the host's reachable from an isolated guest.
