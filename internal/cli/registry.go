@@ -2,14 +2,11 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
-
-	"github.com/mirego/tasuki/internal/registry"
 )
 
 func newRegistry(a *app) *cobra.Command {
@@ -17,44 +14,24 @@ func newRegistry(a *app) *cobra.Command {
 		Use:   "registry",
 		Short: "Keep guest images for the hosts to pull",
 	}
-	cmd.AddCommand(newRegistryServe(a))
+	cmd.AddCommand(newRegistryServe(a), newRegistryUser(a), newRegistryGC(a))
 	return cmd
 }
 
-func newRegistryServe(a *app) *cobra.Command {
-	var listen, dir string
-	cmd := &cobra.Command{
-		Use:   "serve",
-		Short: "Serve an OCI registry from a folder",
-		Long: "Serve an OCI registry from a folder, over plain HTTP, until SIGINT or SIGTERM.\n" +
-			"It asks nobody who they are: let it listen on this machine only.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := a.logger()
-			if err != nil {
-				return err
-			}
-			if dir == "" {
-				dir = filepath.Join(a.home, "registry")
-			}
-			ctx, stop := interruptible(cmd.Context())
-			defer stop()
-			l, err := listenTCP(ctx, listen)
-			if err != nil {
-				return err
-			}
-			r, err := registry.New(registry.Options{Dir: dir, Log: log})
-			if err != nil {
-				return errors.Join(err, l.Close())
-			}
-			fmt.Fprintf(a.stderr, "registry of %s on %s\n", dir, l.Addr())
-			return r.Run(ctx, l)
-		},
-	}
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:5000", "`address` to listen on; port 0 takes a free one")
-	cmd.Flags().StringVar(&dir, "dir", "", "`folder` of the images (default registry in --home)")
-	return cmd
+// dirFlag adds --dir, which the commands of one registry share.
+func dirFlag(cmd *cobra.Command, dir *string) {
+	cmd.Flags().StringVar(dir, "dir", "", "`folder` of the images (default registry in --home)")
 }
+
+func (a *app) registryDir(dir string) (string, error) {
+	if dir == "" {
+		dir = filepath.Join(a.home, "registry")
+	}
+	return filepath.Abs(dir)
+}
+
+// registryUsers is the file that says who may use a registry.
+func registryUsers(dir string) string { return filepath.Join(dir, "users") }
 
 // listenTCP opens a port, or says in words what is in the way.
 func listenTCP(ctx context.Context, address string) (net.Listener, error) {

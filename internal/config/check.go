@@ -61,6 +61,7 @@ func (k *checker) all() {
 	k.host()
 	k.github()
 	k.registries()
+	k.registryServer()
 	for i := range k.c.Pools {
 		p := &poolChecker{checker: k, p: &k.c.Pools[i], path: fmt.Sprintf("pools[%d]", i)}
 		p.all()
@@ -107,6 +108,7 @@ func (k *checker) registries() {
 		}
 		seen = append(seen, r.Host)
 		k.source(path+".password", &r.Password)
+		k.authorities(path+".ca", &r.CA)
 		if (r.Username == "") != r.Password.IsZero() {
 			k.bad(at(path), fmt.Sprintf("registry %q has only one of username and password", clip(r.Host)), "give both or neither")
 		}

@@ -76,15 +76,21 @@ func (k *checker) account(path string, a *Account) {
 	if a.Proxy != "" {
 		k.proxy(path+".proxy", a.Proxy)
 	}
-	if a.CA != "" {
-		a.CA = k.path(a.CA)
-		data, err := readSmall(a.CA)
-		switch {
-		case err != nil:
-			k.bad(at(path+".ca"), fmt.Sprintf("cannot read %q: %v", a.CA, err), "")
-		case !x509.NewCertPool().AppendCertsFromPEM(data):
-			k.bad(at(path+".ca"), fmt.Sprintf("%q holds no certificate in PEM", a.CA), "give the authority's certificate, not its key")
-		}
+	k.authorities(path+".ca", &a.CA)
+}
+
+// authorities checks a file of certificates that shall be trusted.
+func (k *checker) authorities(path string, file *string) {
+	if *file == "" {
+		return
+	}
+	*file = k.path(*file)
+	data, err := readSmall(*file)
+	switch {
+	case err != nil:
+		k.bad(at(path), fmt.Sprintf("cannot read %q: %v", *file, err), "")
+	case !x509.NewCertPool().AppendCertsFromPEM(data):
+		k.bad(at(path), fmt.Sprintf("%q holds no certificate in PEM", *file), "give the authority's certificate, not its key")
 	}
 }
 

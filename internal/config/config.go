@@ -7,11 +7,12 @@ import (
 
 // Config is one host's configuration, with all defaults filled in.
 type Config struct {
-	Host       Host       `yaml:"host" doc:"This machine."`
-	GitHub     GitHub     `yaml:"github" doc:"The GitHub that the runners register with."`
-	Registries []Registry `yaml:"registries,omitempty" doc:"Credentials for image registries. A registry that asks for none needs no entry."`
-	Defaults   Settings   `yaml:"defaults,omitempty" doc:"Settings of every pool that does not say otherwise. All keys of a pool but its name."`
-	Pools      []Pool     `yaml:"pools" doc:"What runs here. The order decides who is served first when slots are short."`
+	Host       Host           `yaml:"host" doc:"This machine."`
+	GitHub     GitHub         `yaml:"github" doc:"The GitHub that the runners register with."`
+	Registries []Registry     `yaml:"registries,omitempty" doc:"Credentials for image registries. A registry that asks for none needs no entry."`
+	Registry   RegistryServer `yaml:"registry,omitempty" doc:"The registry that this machine serves: what tasuki registry serve --config reads. tasuki host run ignores it."`
+	Defaults   Settings       `yaml:"defaults,omitempty" doc:"Settings of every pool that does not say otherwise. All keys of a pool but its name."`
+	Pools      []Pool         `yaml:"pools" doc:"What runs here. The order decides who is served first when slots are short."`
 
 	file string
 	at   positions
@@ -65,6 +66,7 @@ type Registry struct {
 	Username string `yaml:"username,omitempty" doc:"Who logs in."`
 	Password Source `yaml:"password,omitempty" doc:"Password or token of that user. It never stands in this file."`
 	HTTP     bool   `yaml:"http,omitempty" doc:"Speak plain HTTP to it. A registry on this very host is spoken to so without being asked."`
+	CA       string `yaml:"ca,omitempty" doc:"A file with certificates in PEM of authorities that its address may be signed by, beside the system's. Relative: to the configuration's folder." example:"registry-ca.pem"`
 }
 
 // Pool is one kind of runner.

@@ -22,6 +22,12 @@ func Default() Config {
 			Tick:         Duration(2 * time.Second),
 			Accel:        "auto",
 		},
+		Registry: RegistryServer{
+			Listen: "127.0.0.1:5000",
+			GC: GarbageCollection{
+				Every: Duration(24 * time.Hour), Grace: Duration(24 * time.Hour), Untagged: Duration(7 * 24 * time.Hour),
+			},
+		},
 		GitHub: GitHub{Account: Account{URL: "https://github.com"}},
 		Defaults: Settings{
 			Driver:     "qemu",

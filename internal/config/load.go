@@ -28,9 +28,21 @@ func Load(path string) (*Config, error) {
 	return Parse(path, data)
 }
 
+// LoadRegistry is Load for a machine that only serves a registry: the file needs
+// no pools and no credential, and what it says of those is not looked into.
+func LoadRegistry(path string) (*Config, error) {
+	data, err := readSmall(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read configuration %q: %w", path, err)
+	}
+	return parse(path, data, (*checker).registryServer)
+}
+
 // Parse is Load for content that is at hand; path is what problems name and
 // what relative paths start from.
-func Parse(path string, data []byte) (*Config, error) {
+func Parse(path string, data []byte) (*Config, error) { return parse(path, data, (*checker).all) }
+
+func parse(path string, data []byte, check func(*checker)) (*Config, error) {
 	c := Default()
 	d := &decoder{file: path, at: positions{}}
 	d.newPool = func() Pool { return Pool{Settings: c.Defaults.clone()} }
@@ -43,7 +55,7 @@ func Parse(path string, data []byte) (*Config, error) {
 		ast.Walk(secretFinder{d}, root)
 		d.value(root, reflect.ValueOf(&c).Elem(), "", "", 0)
 		ck := &checker{d: d, c: &c, dir: filepath.Dir(path), unread: len(d.problems)}
-		ck.all()
+		check(ck)
 	}
 	if len(d.problems) > 0 {
 		return nil, d.problems.Sorted()

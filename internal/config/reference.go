@@ -22,6 +22,11 @@ func Reference() string {
 	section(&b, "github.app, github.accounts[].app", "App", reflect.ValueOf(App{}))
 	b.WriteString("## Accounts\n\nIn `github.accounts[]`: a `name`, and every key of `github` but `accounts`. `url`, `proxy` and `ca`\nare those of `github` where an account does not say otherwise.\n\n")
 	section(&b, "registries[]", "Registries", reflect.ValueOf(Registry{}))
+	d.Registry.Dir = "registry in host.home"
+	section(&b, "registry", "Registry", reflect.ValueOf(d.Registry))
+	section(&b, "registry.tls", "TLS", reflect.ValueOf(d.Registry.TLS))
+	section(&b, "registry.mirrors[]", "Mirrors", reflect.ValueOf(Mirror{}))
+	section(&b, "registry.gc", "GC", reflect.ValueOf(d.Registry.GC))
 	b.WriteString("## Defaults\n\n`defaults` has every key of a pool but `name`. A pool's value takes the place of\nthe default; a list replaces the list, a map adds to the map.\n\n")
 	section(&b, "pools[]", "Pools", reflect.ValueOf(Pool{Settings: d.Defaults}))
 	section(&b, "pools[].network", "Network", reflect.ValueOf(d.Defaults.Network))
@@ -29,7 +34,7 @@ func Reference() string {
 	section(&b, "pools[].files[]", "Files", reflect.ValueOf(File{Mode: fileMode}))
 	section(&b, "pools[].hooks", "Hooks", reflect.ValueOf(Hooks{}))
 	section(&b, "…hooks.before_job, …hooks.after_job", "Texts", reflect.ValueOf(Text{}))
-	section(&b, "…token, …key, …password", "Secrets", reflect.ValueOf(Source{}))
+	section(&b, "…token, …key, …password, …metrics_token", "Secrets", reflect.ValueOf(Source{}))
 	deadlines(&b)
 	return b.String()
 }
