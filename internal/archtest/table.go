@@ -74,7 +74,7 @@ var thirdParty = map[string][]string{
 	"github.com/google/go-containerregistry":  {"image/transfer"},
 	"github.com/google/go-github/v82":         {"github"},
 	"github.com/pierrec/lz4/v4":               {"image/tartfmt", "image/debian"},
-	"github.com/prometheus/client_golang":     {"metrics"},
+	"github.com/prometheus/client_golang":     {"metrics", "registry"},
 	"github.com/rhysd/actionlint":             {"emulator/workflow"},
 	"github.com/sirupsen/logrus":              {"registry"},
 	"github.com/spf13/cobra":                  {"cli"},
