@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mirego/tasuki/internal/image"
-	"github.com/mirego/tasuki/internal/image/sparse"
 	"github.com/mirego/tasuki/internal/image/store"
 	"github.com/mirego/tasuki/internal/image/tartfmt"
 	"github.com/mirego/tasuki/internal/image/transfer"
@@ -119,26 +118,7 @@ func copySparse(b *testing.B, from, to string, sync bool) {
 	}
 	defer os.Remove(to)
 	defer dst.Close()
-	info, err := src.Stat()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := dst.Truncate(info.Size()); err != nil {
-		b.Fatal(err)
-	}
-	buf := make([]byte, mib)
-	for off := int64(0); off < info.Size(); {
-		start, end, err := sparse.NextData(src, off)
-		if err != nil {
-			b.Fatal(err)
-		}
-		// Plain writers, so that the kernel does not clone or copy by itself.
-		w := struct{ io.Writer }{io.NewOffsetWriter(dst, start)}
-		if _, err := io.CopyBuffer(w, struct{ io.Reader }{io.NewSectionReader(src, start, end-start)}, buf); err != nil {
-			b.Fatal(err)
-		}
-		off = end
-	}
+	copyData(b, dst, src)
 	if sync {
 		if err := dst.Sync(); err != nil {
 			b.Fatal(err)

@@ -146,6 +146,31 @@ func makeDisk(t testing.TB, size, data int64) string {
 	return path
 }
 
+// copyData copies a file with its holes, by plain reads and writes, so that the
+// kernel does not clone or copy by itself.
+func copyData(t testing.TB, dst, src *os.File) {
+	t.Helper()
+	info, err := src.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dst.Truncate(info.Size()); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, mib)
+	for off := int64(0); off < info.Size(); {
+		start, end, err := sparse.NextData(src, off)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := struct{ io.Writer }{io.NewOffsetWriter(dst, start)}
+		if _, err := io.CopyBuffer(w, struct{ io.Reader }{io.NewSectionReader(src, start, end-start)}, buf); err != nil {
+			t.Fatal(err)
+		}
+		off = end
+	}
+}
+
 func sameFile(t testing.TB, want, got string) {
 	t.Helper()
 	a, err := os.Open(want)
