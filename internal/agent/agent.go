@@ -391,9 +391,16 @@ func (a *Agent) waits(p *poolState, actions []pool.Action) {
 func (a *Agent) limits() pool.Limits {
 	l := pool.Limits{Slots: a.opt.Slots, Drivers: map[string]int{}}
 	for d := range a.drivers {
-		if most := d.Capabilities().MaxGuests; most > 0 {
-			l.Drivers[driverName(d)] = most
+		most := d.Capabilities().MaxGuests
+		if most == 0 {
+			continue
 		}
+		if c, ok := d.(vm.SlotCounter); ok {
+			if most -= c.Slots().Taken(); most <= 0 {
+				most = -1 // 0 would mean no bound
+			}
+		}
+		l.Drivers[driverName(d)] = most
 	}
 	for _, rec := range a.stranded {
 		if rec.State.TakesSlot() {
@@ -411,7 +418,7 @@ func (a *Agent) slots() int {
 		if !bounded {
 			return a.opt.Slots
 		}
-		sum += n
+		sum += max(n, 0)
 	}
 	if sum == 0 { // nothing is watched yet
 		return a.opt.Slots

@@ -142,7 +142,7 @@ func (k *keeper) clone(ctx context.Context) (runner.State, string, error) {
 	spec := vm.Spec{
 		Name: k.name, Image: k.image, CPUs: s.CPUs, MemoryMiB: s.MemoryMiB, DiskGB: s.DiskGB, Network: s.Network,
 		Owner:    vm.Owner{Installation: k.a.opt.Installation, Pool: s.Name, Runner: k.name},
-		LoginKey: strings.TrimSpace(string(public)), Hostname: k.name,
+		LoginKey: strings.TrimSpace(string(public)), Hostname: k.name, Machine: s.Machine,
 	}
 	if err := k.pool.Driver.Create(ctx, spec); err != nil {
 		return "", "", fmt.Errorf("cannot clone the image: %w", err)
@@ -270,7 +270,10 @@ func (k *keeper) dial(ctx context.Context) error {
 }
 
 func (k *keeper) dialOnce(ctx context.Context, target guest.Target) (guest.Channel, error) {
-	if d, ok := k.pool.Driver.(vm.Addresser); ok {
+	d, addressed := k.pool.Driver.(vm.Addresser)
+	if _, ok := k.pool.Dialer.(guest.Resolver); ok && addressed {
+		target.Resolve = func(ctx context.Context) (string, error) { return d.Address(ctx, k.name) }
+	} else if addressed {
 		address, err := d.Address(ctx, k.name)
 		if err != nil {
 			return nil, err

@@ -31,6 +31,7 @@ type Spec struct {
 	MemoryMiB int
 	DiskGB    int
 	Network   vm.Network
+	Machine   vm.Machine
 
 	Standby int // how many runners wait for a job, beside those that execute one
 	Most    int // how many runners at once; 0: as many as the host has slots

@@ -105,7 +105,8 @@ type Spec struct {
 	// Media are files of this host that the guest sees as disks that it can only
 	// read, such as a NoCloud seed. They must stay where they are for as long as
 	// the guest does. A driver that cannot attach any returns ErrSpec.
-	Media []string
+	Media   []string
+	Machine Machine
 }
 
 // Owner says whom a guest is for. The driver keeps it beside the guest.
