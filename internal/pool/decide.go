@@ -45,7 +45,8 @@ func (s Seen) waits() bool { return s.State == runner.Idle || s.State.OnItsWay()
 type Limits struct {
 	Slots int // guests at once over all pools
 	// Drivers is how many guests at once the hypervisor of a driver runs; a
-	// driver that is not there, or has 0, is bounded by Slots alone.
+	// driver that is not there, or has 0, is bounded by Slots alone; one that has
+	// less runs none.
 	Drivers map[string]int
 	// Taken counts guests that hold a slot and belong to no runner seen.
 	Taken int
@@ -200,7 +201,7 @@ func (h *host) free(driver string) bool {
 // full says whether the driver's hypervisor runs as many guests as it may.
 func (h *host) full(driver string) bool {
 	most := h.limits.Drivers[driver]
-	return most > 0 && h.drivers[driver] >= most
+	return most < 0 || most > 0 && h.drivers[driver] >= most
 }
 
 // start gives the free slots to claims.
