@@ -55,12 +55,22 @@ func (a *App) permissions() map[string]string {
 	return neededPermissions
 }
 
-// firstInstallation is the id of an App's first installation.
+// firstInstallation is the id of the first installation that there is.
 const firstInstallation = 9001
 
-// accounts are where the App is installed, by installation from the first on; the last is the owner.
-func (e *Emulator) accounts() []string {
-	return append(slices.Clone(e.opts.App.Elsewhere), e.owner())
+// registeredApp is a GitHub App and where it is installed.
+type registeredApp struct {
+	*App
+	slug, name string
+	owner      string // whose App it is
+	public     bool   // others may install it as well
+	installs   []appInstall
+}
+
+// appInstall is one installation of an App.
+type appInstall struct {
+	id      int64
+	account string
 }
 
 func (e *Emulator) owner() string {
@@ -68,130 +78,165 @@ func (e *Emulator) owner() string {
 	return owner
 }
 
-// longest life of an App's assertion.
-const assertionLife = 10 * time.Minute
-
-// asApp answers requests that carry an assertion of the App.
-func (e *Emulator) asApp(h http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if status, why := e.checkAssertion(bearer(r)); status != 0 {
-			githubError(w, status, why)
-			return
-		}
-		h(w, r)
+// addApp makes an App known. The lock is held, or nobody else knows the emulator yet.
+func (e *Emulator) addApp(a *registeredApp, accounts ...string) {
+	e.apps = append(e.apps, a)
+	for _, account := range accounts {
+		e.install(a, account)
 	}
 }
 
-// checkAssertion says with which status and words an App's assertion is refused; 0 if it is good.
-func (e *Emulator) checkAssertion(assertion string) (int, string) {
-	a := e.opts.App
-	if a == nil {
-		return http.StatusNotFound, "Integration not found"
+// install installs an App for an account. The lock is held, or nobody else knows the emulator yet.
+func (e *Emulator) install(a *registeredApp, account string) {
+	a.installs = append(a.installs, appInstall{firstInstallation - 1 + e.next("installation"), account})
+}
+
+func (a *registeredApp) installedFor(account string) bool {
+	return slices.ContainsFunc(a.installs, func(i appInstall) bool { return strings.EqualFold(i.account, account) })
+}
+
+// appWhere returns a copy of the App that matches; false if none does. The lock is not held.
+func (e *Emulator) appWhere(match func(*registeredApp) bool) (registeredApp, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	i := slices.IndexFunc(e.apps, match)
+	if i < 0 {
+		return registeredApp{}, false
 	}
+	a := *e.apps[i]
+	a.installs = slices.Clone(a.installs)
+	return a, true
+}
+
+// longest life of an App's assertion.
+const assertionLife = 10 * time.Minute
+
+// asApp answers requests that carry an assertion of an App.
+func (e *Emulator) asApp(h func(http.ResponseWriter, *http.Request, registeredApp)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		a, status, why := e.checkAssertion(bearer(r))
+		if status != 0 {
+			githubError(w, status, why)
+			return
+		}
+		h(w, r, a)
+	}
+}
+
+// checkAssertion returns the App whose assertion it is, or says with which status and words it is refused.
+func (e *Emulator) checkAssertion(assertion string) (a registeredApp, status int, why string) {
 	claims := jwt.MapClaims{}
 	if _, _, err := jwt.NewParser().ParseUnverified(assertion, claims); err != nil {
-		return http.StatusUnauthorized, "A JSON web token could not be decoded"
+		return a, http.StatusUnauthorized, "A JSON web token could not be decoded"
 	}
 	issuer := fmt.Sprint(claims["iss"])
 	if n, ok := claims["iss"].(float64); ok {
 		issuer = strconv.FormatInt(int64(n), 10)
 	}
-	if issuer != a.clientID() && issuer != strconv.FormatInt(a.id(), 10) {
-		return http.StatusNotFound, "Integration not found"
+	a, ok := e.appWhere(func(a *registeredApp) bool {
+		return issuer == a.clientID() || issuer == strconv.FormatInt(a.id(), 10)
+	})
+	if !ok {
+		return a, http.StatusNotFound, "Integration not found"
 	}
 	_, err := jwt.NewParser(jwt.WithValidMethods([]string{"RS256"}), jwt.WithoutClaimsValidation()).
 		ParseWithClaims(assertion, jwt.MapClaims{}, func(*jwt.Token) (any, error) { return a.PublicKey, nil })
 	if err != nil || a.PublicKey == nil {
-		return http.StatusUnauthorized, "A JSON web token could not be decoded"
+		return a, http.StatusUnauthorized, "A JSON web token could not be decoded"
 	}
 	now := time.Now()
 	exp, err := claims.GetExpirationTime()
 	switch {
 	case err != nil || exp == nil || !exp.After(now):
-		return http.StatusUnauthorized, "'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires"
+		return a, http.StatusUnauthorized, "'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires"
 	case exp.After(now.Add(assertionLife)):
-		return http.StatusUnauthorized, "'Expiration time' claim ('exp') is too far in the future"
+		return a, http.StatusUnauthorized, "'Expiration time' claim ('exp') is too far in the future"
 	}
 	iat, err := claims.GetIssuedAt()
 	if err != nil || iat == nil || iat.After(now) || iat.After(exp.Time) {
-		return http.StatusUnauthorized, "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued"
+		return a, http.StatusUnauthorized, "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued"
 	}
-	return 0, ""
+	return a, 0, ""
 }
 
-func (e *Emulator) getApp(w http.ResponseWriter, _ *http.Request) {
-	a := e.opts.App
-	writeJSON(w, http.StatusOK, map[string]any{
-		"id": a.id(), "client_id": a.clientID(), "slug": "tasuki", "name": "tasuki", "permissions": a.permissions(), "events": []string{},
-		"owner": map[string]any{"login": e.owner(), "id": 1, "type": "Organization"}, "installations_count": len(e.accounts()),
-	})
+// shown is what everybody may know of an App.
+func (a registeredApp) shown(base string) map[string]any {
+	return map[string]any{
+		"id": a.id(), "client_id": a.clientID(), "slug": a.slug, "name": a.name, "permissions": a.permissions(), "events": []string{},
+		"owner":    map[string]any{"login": a.owner, "id": 1, "type": "Organization"},
+		"html_url": base + "/apps/" + a.slug, "installations_count": len(a.installs),
+	}
+}
+
+func (e *Emulator) getApp(w http.ResponseWriter, r *http.Request, a registeredApp) {
+	writeJSON(w, http.StatusOK, a.shown(e.baseFor(r)))
 }
 
 // installation writes the App's installation of that index.
-func (e *Emulator) installation(i int, base string) map[string]any {
-	account, id := e.accounts()[i], firstInstallation+int64(i)
+func (a registeredApp) installation(i int, base string) map[string]any {
+	account, id := a.installs[i].account, a.installs[i].id
 	return map[string]any{
-		"id": id, "app_id": e.opts.App.id(), "client_id": e.opts.App.clientID(), "app_slug": "tasuki", "target_type": "Organization",
+		"id": id, "app_id": a.id(), "client_id": a.clientID(), "app_slug": a.slug, "target_type": "Organization",
 		"account":              map[string]any{"login": account, "id": i + 1, "type": "Organization"},
-		"repository_selection": "all", "permissions": e.opts.App.permissions(), "events": []string{},
+		"repository_selection": "all", "permissions": a.permissions(), "events": []string{},
+		"html_url":          fmt.Sprintf("%s/organizations/%s/settings/installations/%d", base, account, id),
 		"access_tokens_url": fmt.Sprintf("%s/api/v3/app/installations/%d/access_tokens", base, id),
 	}
 }
 
-func (e *Emulator) listInstallations(w http.ResponseWriter, r *http.Request) {
+func (e *Emulator) listInstallations(w http.ResponseWriter, r *http.Request, a registeredApp) {
 	base, out := e.baseFor(r), []map[string]any{}
-	page := e.page(w, r, len(e.accounts()))
+	page := e.page(w, r, len(a.installs))
 	for i := page.from; i < page.to; i++ {
-		out = append(out, e.installation(i, base))
+		out = append(out, a.installation(i, base))
 	}
 	writeJSON(w, http.StatusOK, out)
 }
 
 // installationAt returns the index of the installation that a path names; -1 if there is none.
-func (e *Emulator) installationAt(r *http.Request) int {
+func (a registeredApp) installationAt(r *http.Request) int {
 	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
-	if i := id - firstInstallation; err == nil && i >= 0 && i < int64(len(e.accounts())) {
-		return int(i)
+	if err != nil {
+		return -1
 	}
-	return -1
+	return slices.IndexFunc(a.installs, func(i appInstall) bool { return i.id == id })
 }
 
-func (e *Emulator) getInstallation(w http.ResponseWriter, r *http.Request) {
-	e.writeInstallation(w, r, e.installationAt(r))
+func (e *Emulator) getInstallation(w http.ResponseWriter, r *http.Request, a registeredApp) {
+	e.writeInstallation(w, r, a, a.installationAt(r))
 }
 
-func (e *Emulator) writeInstallation(w http.ResponseWriter, r *http.Request, i int) {
+func (e *Emulator) writeInstallation(w http.ResponseWriter, r *http.Request, a registeredApp, i int) {
 	if i < 0 {
 		githubError(w, http.StatusNotFound, "Not Found")
 		return
 	}
-	writeJSON(w, http.StatusOK, e.installation(i, e.baseFor(r)))
+	writeJSON(w, http.StatusOK, a.installation(i, e.baseFor(r)))
 }
 
 // findInstallation serves the installation of an organization, a user or a repository.
-func (e *Emulator) findInstallation(w http.ResponseWriter, r *http.Request) {
+func (e *Emulator) findInstallation(w http.ResponseWriter, r *http.Request, a registeredApp) {
 	name := r.PathValue("owner")
-	i := slices.IndexFunc(e.accounts(), func(a string) bool { return strings.EqualFold(a, name) })
+	i := slices.IndexFunc(a.installs, func(i appInstall) bool { return strings.EqualFold(i.account, name) })
 	if repo := r.PathValue("repo"); repo != "" && !strings.EqualFold(name+"/"+repo, e.opts.Repository) {
 		i = -1
 	}
-	e.writeInstallation(w, r, i)
+	e.writeInstallation(w, r, a, i)
 }
 
 // postInstallationToken makes an installation token. It is as long as GitHub's are by now, more than 500 characters.
-func (e *Emulator) postInstallationToken(w http.ResponseWriter, r *http.Request) {
-	i := e.installationAt(r)
+func (e *Emulator) postInstallationToken(w http.ResponseWriter, r *http.Request, a registeredApp) {
+	i := a.installationAt(r)
 	if i < 0 {
 		githubError(w, http.StatusNotFound, "Not Found")
 		return
 	}
-	a := e.opts.App
 	life := a.TokenLife
 	if life <= 0 {
 		life = time.Hour
 	}
 	expires := time.Now().Add(life)
-	token := fmt.Sprintf("ghs_%d_%s", a.id(), e.mint(kindInstallation, strconv.Itoa(i), life, jwt.MapClaims{
+	token := fmt.Sprintf("ghs_%d_%s", a.id(), e.mint(kindInstallation, strconv.FormatInt(a.installs[i].id, 10), life, jwt.MapClaims{
 		"repository_selection": "all", "permissions": a.permissions(),
 	}))
 	writeJSON(w, http.StatusCreated, map[string]any{
@@ -199,16 +244,22 @@ func (e *Emulator) postInstallationToken(w http.ResponseWriter, r *http.Request)
 	})
 }
 
-// ofInstallation returns the account that an installation token is for; false if it is none, or not good.
-func (e *Emulator) ofInstallation(token string) (string, bool) {
+// ofInstallation returns the App of an installation token and the account that the token is for; false if it
+// is none, or not good.
+func (e *Emulator) ofInstallation(token string) (a registeredApp, account string, ok bool) {
 	rest, ok := strings.CutPrefix(token, "ghs_")
-	if !ok || e.opts.App == nil {
-		return "", false
+	if !ok {
+		return a, "", false
 	}
 	_, signed, _ := strings.Cut(rest, "_")
-	i, err := strconv.Atoi(e.subject(signed, kindInstallation))
-	if err != nil || i >= len(e.accounts()) {
-		return "", false
+	id, err := strconv.ParseInt(e.subject(signed, kindInstallation), 10, 64)
+	if err != nil {
+		return a, "", false
 	}
-	return e.accounts()[i], true
+	is := func(i appInstall) bool { return i.id == id }
+	a, ok = e.appWhere(func(a *registeredApp) bool { return slices.ContainsFunc(a.installs, is) })
+	if !ok {
+		return a, "", false
+	}
+	return a, a.installs[slices.IndexFunc(a.installs, is)].account, true
 }

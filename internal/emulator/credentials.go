@@ -12,8 +12,9 @@ const notAccessible = "Resource not accessible by integration"
 func (e *Emulator) refusal(r *http.Request) (int, string) {
 	token, want := bearer(r), e.opts.Token.Reveal()
 	admin := strings.HasPrefix(r.URL.Path, adminPrefix)
+	app, account, ok := e.ofInstallation(token)
 	switch {
-	case want == "" && (admin || e.opts.App == nil):
+	case want == "" && (admin || e.opts.App == nil && !ok):
 		return 0, ""
 	case want != "" && subtle.ConstantTimeCompare([]byte(token), []byte(want)) == 1:
 		if s := scopeNeeded(r); !admin && s != "" && e.opts.Scopes != nil && !hasScope(e.opts.Scopes, s) {
@@ -21,7 +22,6 @@ func (e *Emulator) refusal(r *http.Request) (int, string) {
 		}
 		return 0, ""
 	}
-	account, ok := e.ofInstallation(token)
 	if !ok || admin {
 		return http.StatusUnauthorized, "Bad credentials"
 	}
@@ -34,7 +34,7 @@ func (e *Emulator) refusal(r *http.Request) (int, string) {
 		return http.StatusNotFound, "Not Found"
 	}
 	if name, level := permissionNeeded(r); name != "" {
-		if has := e.opts.App.permissions()[name]; has != "write" && (has != "read" || level != "read") {
+		if has := app.permissions()[name]; has != "write" && (has != "read" || level != "read") {
 			return http.StatusForbidden, notAccessible
 		}
 	}
@@ -110,7 +110,22 @@ func (e *Emulator) asRegistrar(h http.HandlerFunc) http.HandlerFunc {
 
 // getUser says whose token it is.
 func (e *Emulator) getUser(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{"login": e.owner() + "-admin", "id": 2, "type": "User"})
+	writeJSON(w, http.StatusOK, map[string]any{"login": e.admin(), "id": 2, "type": "User"})
+}
+
+// admin is the one person that there is.
+func (e *Emulator) admin() string { return e.owner() + "-admin" }
+
+// getAccount says, to everybody, whether an account is a person or an organization.
+func (e *Emulator) getAccount(w http.ResponseWriter, r *http.Request) {
+	switch name := r.PathValue("owner"); {
+	case strings.EqualFold(name, e.owner()):
+		writeJSON(w, http.StatusOK, map[string]any{"login": e.owner(), "id": 1, "type": "Organization"})
+	case strings.EqualFold(name, e.admin()):
+		writeJSON(w, http.StatusOK, map[string]any{"login": e.admin(), "id": 2, "type": "User"})
+	default:
+		githubError(w, http.StatusNotFound, "Not Found")
+	}
 }
 
 func (e *Emulator) getOrganization(w http.ResponseWriter, _ *http.Request, s scope) {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -141,6 +142,8 @@ type Emulator struct {
 	sets     map[int64]*scaleSet
 	usage    map[string]*usage // of the quota, by bucket
 	keys     keyring
+	apps     []*registeredApp
+	drafts   map[string]*appDraft // by code
 }
 
 // New returns an emulator that is ready to serve.
@@ -159,8 +162,12 @@ func New(opts Options) *Emulator {
 		grants:     map[string]grant{},
 		sets:       map[int64]*scaleSet{},
 		usage:      map[string]*usage{},
+		drafts:     map[string]*appDraft{},
 	}
 	e.log = e.opts.Log
+	if a := e.opts.App; a != nil {
+		e.addApp(&registeredApp{App: a, slug: "tasuki", name: "tasuki", owner: e.owner()}, append(slices.Clone(a.Elsewhere), e.owner())...)
+	}
 	e.SetFaults(opts.Faults)
 	e.handler = e.middleware(e.metered(e.routes()))
 	return e

@@ -49,6 +49,12 @@ func (e *Emulator) restRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /orgs/{owner}/actions/runner-groups/{id}/repositories", e.asAdmin(e.scoped(e.listGroupRepositories)))
 	mux.HandleFunc("GET /user", e.asAdmin(e.getUser))
 
+	mux.HandleFunc("GET /users/{owner}", e.getAccount)
+	mux.HandleFunc("POST /settings/apps/new", e.postManifest)
+	mux.HandleFunc("POST /organizations/{owner}/settings/apps/new", e.postManifest)
+	mux.HandleFunc("POST /app-manifests/{code}/conversions", e.postConversion)
+	mux.HandleFunc("GET /apps/{slug}/installations/new", e.getInstallPage)
+	mux.HandleFunc("POST /apps/{slug}/installations/new", e.postInstallPage)
 	mux.HandleFunc("GET /app", e.asApp(e.getApp))
 	mux.HandleFunc("GET /app/installations", e.asApp(e.listInstallations))
 	mux.HandleFunc("GET /app/installations/{id}", e.asApp(e.getInstallation))
