@@ -44,7 +44,7 @@ var layers = map[string]layer{
 	"vm/qemu": adapter, "vm/tart": adapter, "vm/fake": adapter,
 	"guest/ssh": adapter, "guest/local": adapter, "guest/tartexec": adapter,
 	"image/store": adapter, "image/transfer": adapter, "image/debian": adapter,
-	"github": adapter, "runnerdist": adapter, "registry": adapter, "emulator": adapter,
+	"github": adapter, "runnerdist": adapter, "registry": adapter, "dockerlogin": adapter, "emulator": adapter,
 	"journal": adapter, "eventlog": adapter, "history": adapter, "doctor": adapter, "service": adapter,
 
 	"vm/vmtest": double, "guest/guesttest": double, "vm/tart/tarttest": double,
@@ -79,6 +79,8 @@ var thirdParty = map[string][]string{
 	"github.com/sirupsen/logrus":              {"registry"},
 	"github.com/spf13/cobra":                  {"cli"},
 	"github.com/spf13/pflag":                  {"cli"},
+	"gopkg.in/natefinch/lumberjack.v2":        {"cli"},
+	"howett.net/plist":                        {"service"},
 	"go.yaml.in/yaml/v4":                      {"emulator"},
 	"golang.org/x/crypto":                     {"guest/ssh", "recipe", "registry"},
 	"golang.org/x/sync":                       {"image"},

@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -84,6 +85,9 @@ func newTransport(opt Options) *http.Transport {
 	t.ReadBufferSize = 128 << 10
 	t.WriteBufferSize = 128 << 10
 	t.ResponseHeaderTimeout = 2 * opt.Stall
+	if opt.Roots != nil {
+		t.TLSClientConfig = &tls.Config{RootCAs: opt.Roots, MinVersion: tls.VersionTLS12}
+	}
 	return t
 }
 

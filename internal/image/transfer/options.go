@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -47,6 +48,9 @@ type Options struct {
 	Progress func(Progress)
 	// Log gets retries as warnings; nil means slog.Default.
 	Log *slog.Logger
+	// Roots are the authorities that the registry's certificate may be signed
+	// by; nil means the system's. A Transport has its own.
+	Roots *x509.CertPool
 	// Transport carries the requests; nil means one of our own.
 	Transport http.RoundTripper
 	// Now gives the upload time of a push; nil means time.Now.
