@@ -77,6 +77,19 @@ func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	return s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
 }
 
+// Metrics copies the host's metrics to w, in Prometheus's text form.
+func (c *Client) Metrics(ctx context.Context, w io.Writer) error {
+	res, err := c.do(ctx, http.MethodGet, "/metrics", nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(w, res.Body); err != nil {
+		return fmt.Errorf("cannot read the metrics: %w", err)
+	}
+	return nil
+}
+
 // Drain takes no new runners in a pool, or on the host if pool is empty.
 func (c *Client) Drain(ctx context.Context, pool string) error {
 	return c.call(ctx, http.MethodPost, "/v1/drain?pool="+url.QueryEscape(pool), nil, nil)

@@ -64,7 +64,19 @@ func (s *Server) nowhere(_ http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) error {
-	return answer(w, s.opt.Agent.Status())
+	st := s.opt.Agent.Status()
+	if s.opt.Complete != nil {
+		s.opt.Complete(&st)
+	}
+	return answer(w, st)
+}
+
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
+	if s.opt.Metrics == nil {
+		return fmt.Errorf("cannot show metrics: this agent has none: %w", vm.ErrUnsupported)
+	}
+	s.opt.Metrics.ServeHTTP(w, r)
+	return nil
 }
 
 func (s *Server) drain(w http.ResponseWriter, r *http.Request) error {

@@ -38,6 +38,12 @@ type Events interface {
 	Subscribe() (<-chan event.Event, func())
 }
 
+// Runs is a history of runners; *history.History is one.
+type Runs interface {
+	Runs(ctx context.Context, q api.RunQuery) ([]api.Run, error)
+	Stats(ctx context.Context, q api.RunQuery) (api.RunStats, error)
+}
+
 // Options are what a Server needs.
 type Options struct {
 	Agent  Agent
@@ -46,7 +52,13 @@ type Options struct {
 	Past func(since time.Time) iter.Seq2[event.Event, error]
 	// Reload takes a changed configuration over. On an error the old one stays.
 	Reload func(context.Context) error
-	Log    *slog.Logger // nil: discarded
+	// Metrics serves /metrics; nil: there are none.
+	Metrics http.Handler
+	// Complete adds to a status what the agent does not know; nil: nothing.
+	Complete func(*api.Status)
+	// Runs is the history of runners; nil: none is kept.
+	Runs Runs
+	Log  *slog.Logger // nil: discarded
 }
 
 // Server is the API of one agent.
@@ -75,6 +87,9 @@ func (s *Server) Handler() http.Handler {
 		"POST /v1/runners/{name}/hold": s.hold,
 		"GET /v1/runners/{name}/login": s.login,
 		"GET /v1/runners/{name}/log":   s.runnerLog,
+		"GET /v1/runs":                 s.runs,
+		"GET /v1/stats":                s.stats,
+		"GET /metrics":                 s.metrics,
 		"GET /healthz":                 s.health,
 		"/":                            s.nowhere,
 	} {
