@@ -68,6 +68,7 @@ func newHost(ctx context.Context, cfg *config.Config, log *slog.Logger, sinks ..
 	if err != nil {
 		return nil, errors.Join(err, events.Close())
 	}
+	w.scaleSets.settled()
 	return &host{agent: a, bus: bus, events: events, wiring: w}, nil
 }
 
@@ -84,7 +85,11 @@ func (h *host) reconfigure(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	return h.agent.Reconfigure(pools, cfg.Host.Slots, time.Duration(cfg.Host.DrainTimeout))
+	if err := h.agent.Reconfigure(pools, cfg.Host.Slots, time.Duration(cfg.Host.DrainTimeout)); err != nil {
+		return err
+	}
+	h.wiring.scaleSets.settled()
+	return nil
 }
 
 func eventsDir(home string) string { return filepath.Join(home, "events") }
@@ -98,6 +103,7 @@ type wiring struct {
 	ssh          *ssh.Dialer
 	drivers      map[string]vm.Driver
 	gitHubs      *gitHubs
+	scaleSets    *scaleSets
 	images       *registryImages
 	folders      *folderImages
 }
@@ -106,6 +112,7 @@ func newWiring(cfg *config.Config, installation string, log *slog.Logger) *wirin
 	return &wiring{
 		host: cfg.Host, installation: installation, log: log,
 		ssh: &ssh.Dialer{}, drivers: map[string]vm.Driver{}, gitHubs: newGitHubs(log),
+		scaleSets: newScaleSets(cfg.Host, installation, log),
 		folders: &folderImages{},
 	}
 }
@@ -137,6 +144,7 @@ func (w *wiring) unchangeable(cfg *config.Config) error {
 // pools returns the configured pools with all that they work on. Secrets that
 // cannot be read are errors now and not with the first job.
 func (w *wiring) pools(ctx context.Context, cfg *config.Config) ([]agent.Pool, error) {
+	w.scaleSets.settle = nil
 	logins, err := registryLogins(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -150,8 +158,15 @@ func (w *wiring) pools(ctx context.Context, cfg *config.Config) ([]agent.Pool, e
 		if p.Driver, p.Dialer, err = w.driver(spec.Driver); err != nil {
 			return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
 		}
-		if p.GitHub, err = w.gitHubs.scope(account, spec.Scope); err != nil {
+		client, err := w.gitHubs.scope(account, spec.Scope)
+		if err != nil {
 			return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
+		}
+		p.GitHub = client
+		if of := cfg.Pools[i].ScaleSet; of != nil {
+			if err := w.scaleSets.wire(&p, of, client, cfg.Host.Slots); err != nil {
+				return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
+			}
 		}
 		if p.Images, err = w.imagesFor(spec.Driver); err != nil {
 			return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)

@@ -157,22 +157,24 @@ func (k *checker) pools() {
 	}
 	slots, sum := k.c.Host.Slots, 0
 	macs, names := 0, map[string]int{}
+	k.sharedSets()
 	for i := range k.c.Pools {
 		p, path := &k.c.Pools[i], fmt.Sprintf("pools[%d]", i)
 		if line, twice := names[p.Name]; twice && p.Name != "" {
 			k.bad([]string{path + ".name", path}, fmt.Sprintf("pool %q stands here a second time", clip(p.Name)), fmt.Sprintf("the first is in line %d; give each a name of its own", line))
 		}
 		names[p.Name] = k.c.at.place(true, path+".name", path).Line
-		where := []string{path + ".standby", "defaults.standby", path}
-		if before := sum; p.Standby > 0 {
-			sum += p.Standby
+		where := []string{path + ".standby", path + ".scaleset.warm", "defaults.standby", "defaults.scaleset.warm", path}
+		waiting := p.Standby + p.warm()
+		if before := sum; waiting > 0 {
+			sum += waiting
 			if sum > slots && before <= slots && slots > 0 {
 				k.bad(where, fmt.Sprintf("the pools want %d runners waiting up to here and the host has %d slots", sum, slots), "lower a standby or raise host.slots")
 			}
 		}
-		if p.Driver == "tart" && p.Standby > 0 {
-			macs += p.Standby
-			if macs > maxMacGuests && macs-p.Standby <= maxMacGuests {
+		if p.Driver == "tart" && waiting > 0 {
+			macs += waiting
+			if macs > maxMacGuests && macs-waiting <= maxMacGuests {
 				k.bad(where, fmt.Sprintf("the pools want %d macOS guests up to here and a Mac may run %d", macs, maxMacGuests), "lower a standby; Apple's licence and the hypervisor allow no more")
 			}
 		}

@@ -48,6 +48,7 @@ func (k *poolChecker) all() {
 	k.image()
 	k.scope()
 	k.labels()
+	k.scaleSet()
 	k.sizes()
 	k.network()
 	k.deadlines()

@@ -87,7 +87,8 @@ type Settings struct {
 	Memory           Size                      `yaml:"memory,omitempty" doc:"Memory of a guest."`
 	Disk             Size                      `yaml:"disk,omitempty" doc:"Grow the guest's disk to this size. Empty: as large as the image's."`
 	Network          Network                   `yaml:"network,omitempty" doc:"What a guest can reach."`
-	Standby          int                       `yaml:"standby" doc:"How many runners wait for a job, beside those that execute one."`
+	Standby          int                       `yaml:"standby" doc:"How many runners wait for a job, beside those that execute one. For pools that several hosts share. Not beside scaleset."`
+	ScaleSet         *ScaleSet                 `yaml:"scaleset,omitempty" doc:"Start runners for the jobs that GitHub assigns to a runner scale set, instead of keeping some on standby. One host listens to a set."`
 	Max              int                       `yaml:"max,omitempty" doc:"How many runners at once. 0: as many as there are slots."`
 	MaxJobTime       Duration                  `yaml:"max_job_time,omitempty" doc:"How long a job may take before its guest is taken away."`
 	HoldAfterFailure Duration                  `yaml:"hold_after_failure,omitempty" doc:"Keep the guest of a failed job for so long, to look at it with tasuki ssh. 0: not at all."`
@@ -96,6 +97,13 @@ type Settings struct {
 	Files            []File                    `yaml:"files,omitempty" doc:"Files that are put into the guest before the runner starts: a CA, a proxy's configuration."`
 	Hooks            Hooks                     `yaml:"hooks,omitempty" doc:"Scripts for the guest."`
 	WorkFolder       string                    `yaml:"work_folder,omitempty" doc:"The runner's work folder in the guest."`
+}
+
+// ScaleSet is how a pool serves a runner scale set.
+type ScaleSet struct {
+	Name     string `yaml:"name,omitempty" doc:"Its name at GitHub, and one more label. It is found, or made. Empty: PREFIX-HOST-POOL. Two hosts must not share one." example:"mac-mini-3-ios"`
+	Warm     int    `yaml:"warm,omitempty" doc:"How many runners wait beyond those for assigned jobs, so that a job begins at once."`
+	Headroom int    `yaml:"headroom,omitempty" doc:"How many more wait where slots would be unused else. They give way to whoever needs the slot."`
 }
 
 // Network is what a guest can reach.

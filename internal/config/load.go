@@ -70,6 +70,10 @@ func (s Settings) clone() Settings {
 	s.Deadlines = maps.Clone(s.Deadlines)
 	s.Env = maps.Clone(s.Env)
 	s.Files = slices.Clone(s.Files)
+	if s.ScaleSet != nil {
+		own := *s.ScaleSet
+		s.ScaleSet = &own
+	}
 	return s
 }
 

@@ -29,6 +29,9 @@ func (p Pool) spec() pool.Spec {
 		BeforeJob: string(p.Hooks.BeforeJob.Bytes()), AfterJob: string(p.Hooks.AfterJob.Bytes()),
 		WorkFolder: p.WorkFolder,
 	}
+	if p.ScaleSet != nil {
+		s.ScaleSet = p.ScaleSet.Name
+	}
 	for _, f := range p.Network.Forwards {
 		s.Network.Forwards = append(s.Network.Forwards, vm.Forward{Guest: f.Guest, Host: f.Host})
 	}

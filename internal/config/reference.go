@@ -29,6 +29,7 @@ func Reference() string {
 	section(&b, "registry.gc", "GC", reflect.ValueOf(d.Registry.GC))
 	b.WriteString("## Defaults\n\n`defaults` has every key of a pool but `name`. A pool's value takes the place of\nthe default; a list replaces the list, a map adds to the map.\n\n")
 	section(&b, "pools[]", "Pools", reflect.ValueOf(Pool{Settings: d.Defaults}))
+	section(&b, "pools[].scaleset", "Scaleset", reflect.ValueOf(ScaleSet{}))
 	section(&b, "pools[].network", "Network", reflect.ValueOf(d.Defaults.Network))
 	section(&b, "pools[].network.forwards[]", "Forwards", reflect.ValueOf(Forward{}))
 	section(&b, "pools[].files[]", "Files", reflect.ValueOf(File{Mode: fileMode}))

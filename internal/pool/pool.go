@@ -34,7 +34,9 @@ type Spec struct {
 	Machine   vm.Machine
 
 	Standby int // how many runners wait for a job, beside those that execute one
-	Most    int // how many runners at once; 0: as many as the host has slots
+	// ScaleSet is the scale set whose jobs the pool serves; empty: none.
+	ScaleSet string
+	Most     int // how many runners at once; 0: as many as the host has slots
 
 	MaxJob           time.Duration // how long a job may take
 	HoldAfterFailure time.Duration // keep the guest of a failed job for so long; 0: not at all
