@@ -43,7 +43,7 @@ var layers = map[string]layer{
 
 	"vm/qemu": adapter, "vm/tart": adapter, "vm/fake": adapter,
 	"guest/ssh": adapter, "guest/local": adapter, "guest/tartexec": adapter,
-	"image/store": adapter, "image/transfer": adapter, "image/debian": adapter,
+	"image/store": adapter, "image/transfer": adapter, "image/debian": adapter, "image/cloud": adapter,
 	"github": adapter, "runnerdist": adapter, "registry": adapter, "dockerlogin": adapter, "emulator": adapter,
 	"journal": adapter, "eventlog": adapter, "history": adapter, "doctor": adapter, "service": adapter,
 

@@ -49,6 +49,12 @@ func (m machine) arguments() []string {
 		"-netdev", m.netdev(),
 		"-device", "virtio-net-pci,netdev=net,romfile=,mac=" + macOf(rec.UUID),
 	}
+	for i, path := range rec.Media {
+		id := "medium" + strconv.Itoa(i)
+		args = append(args,
+			"-drive", "if=none,id="+id+",file="+commas(path)+",format=raw,readonly=on",
+			"-device", "virtio-blk-pci,drive="+id)
+	}
 	args = append(args, m.sandbox()...)
 	args = append(args, m.credentials()...)
 	return append(args, m.boot()...)

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -91,7 +90,7 @@ func (d *Driver) fill(ctx context.Context, spec vm.Spec, rec record, dir string)
 		return err
 	}
 	d.step("record written")
-	args := []string{"create", "-q", "-f", "qcow2", "-F", "raw", "-b", spec.Image.Disk, filepath.Join(dir, diskFile)}
+	args := []string{"create", "-q", "-f", "qcow2", "-F", formatOf(spec.Image.Disk), "-b", spec.Image.Disk, filepath.Join(dir, diskFile)}
 	size, err := diskSize(spec)
 	if err != nil {
 		return err
@@ -104,18 +103,22 @@ func (d *Driver) fill(ctx context.Context, spec vm.Spec, rec record, dir string)
 	if rec.Boot.Firmware == "" {
 		return nil
 	}
-	return copyFile(filepath.Join(dir, varsFile), firmwareVars(rec.Boot.Firmware))
+	return copyFile(filepath.Join(dir, varsFile), cmp.Or(rec.Boot.NVRAM, firmwareVars(rec.Boot.Firmware)))
 }
 
 // diskSize is the size of the guest's disk in bytes: what the spec asks for,
 // but never less than the image's, and in whole sectors of 4 KiB.
 func diskSize(spec vm.Spec) (int64, error) {
-	info, err := os.Stat(spec.Image.Disk)
-	if err != nil {
-		return 0, err
+	size := spec.Image.DiskSize
+	if formatOf(spec.Image.Disk) == "raw" {
+		info, err := os.Stat(spec.Image.Disk)
+		if err != nil {
+			return 0, err
+		}
+		size = info.Size()
 	}
 	const sector = 4096
-	size := max(info.Size(), int64(spec.DiskGB)*1e9)
+	size = max(size, int64(spec.DiskGB)*1e9)
 	return (size + sector - 1) / sector * sector, nil
 }
 
@@ -134,7 +137,7 @@ func (d *Driver) recordOf(spec vm.Spec) (record, error) {
 		User: cmp.Or(spec.Image.Labels[image.LabelUser], "root"),
 		CPUs: cmp.Or(spec.CPUs, defaultCPUs), MemoryMiB: cmp.Or(spec.MemoryMiB, defaultMemoryMiB),
 		Network: spec.Network, LoginKey: strings.TrimSpace(spec.LoginKey),
-		Hostname: cmp.Or(spec.Hostname, spec.Name), UUID: newUUID(),
+		Hostname: cmp.Or(spec.Hostname, spec.Name), UUID: newUUID(), Media: spec.Media,
 	}, nil
 }
 
@@ -148,6 +151,11 @@ func (d *Driver) checkSpec(spec vm.Spec) error {
 	}
 	if spec.Owner.Installation != d.opt.Installation {
 		return fmt.Errorf("it belongs to the installation %q, this one is %q: %w", spec.Owner.Installation, d.opt.Installation, vm.ErrSpec)
+	}
+	for _, path := range spec.Media {
+		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || !filepath.IsAbs(path) {
+			return fmt.Errorf("the medium %q is not the absolute path of a file: %w", path, vm.ErrSpec)
+		}
 	}
 	return d.checkNetwork(spec.Network)
 }
@@ -167,45 +175,15 @@ func (d *Driver) bootOf(img image.Local) (boot, error) {
 		}
 		return boot{Kernel: img.Kernel, Initrd: img.Initrd, Cmdline: img.Labels[image.LabelCmdline]}, nil
 	case image.BootFirmware, "":
+		uefi, err := d.wantsUEFI(img)
+		if err != nil || !uefi {
+			return boot{}, err
+		}
 		code, err := d.firmware()
-		return boot{Firmware: code}, err
+		return boot{Firmware: code, NVRAM: img.NVRAM}, err
 	default:
 		return boot{}, fmt.Errorf("the image boots by %q; %q and %q are known: %w", how, image.BootKernel, image.BootFirmware, vm.ErrSpec)
 	}
-}
-
-// firmwares are where systems keep UEFI for arm64 guests (Debian, Fedora,
-// Homebrew). Guests on amd64 have the BIOS that QEMU brings along.
-var firmwares = []string{
-	"/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd",
-	"/usr/share/AAVMF/AAVMF_CODE.fd",
-	"/opt/homebrew/share/qemu/edk2-aarch64-code.fd",
-	"/usr/local/share/qemu/edk2-aarch64-code.fd",
-}
-
-func (d *Driver) firmware() (string, error) {
-	if d.arch != image.ArchARM64 {
-		return "", nil
-	}
-	for _, path := range firmwares {
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
-		}
-	}
-	hint := "sudo apt-get install qemu-efi-aarch64"
-	if runtime.GOOS == "darwin" {
-		hint = "brew install qemu"
-	}
-	return "", fmt.Errorf("there is no UEFI firmware on this machine; install it: %s: %w", hint, vm.ErrUnsupported)
-}
-
-// firmwareVars is the template of variables that belongs to a firmware.
-func firmwareVars(code string) string {
-	dir, file := filepath.Split(code)
-	if strings.HasPrefix(file, "edk2-") {
-		return dir + "edk2-arm-vars.fd"
-	}
-	return dir + "AAVMF_VARS.fd"
 }
 
 func copyFile(to, from string) (err error) {

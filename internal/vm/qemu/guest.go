@@ -49,6 +49,7 @@ type record struct {
 	LoginKey  string     `json:"login_key,omitempty"`
 	Hostname  string     `json:"hostname"`
 	UUID      string     `json:"uuid"` // of the machine; the MAC address comes from it
+	Media     []string   `json:"media,omitempty"`
 }
 
 // boot says how the guest comes up. An empty Kernel means by firmware.
@@ -58,6 +59,9 @@ type boot struct {
 	Cmdline string `json:"cmdline,omitempty"`
 	// Firmware is the path of the code of UEFI; "" means QEMU's own BIOS.
 	Firmware string `json:"firmware,omitempty"`
+	// NVRAM is the path of the variables that the guest begins with; "" means
+	// the template that belongs to the firmware.
+	NVRAM string `json:"nvram,omitempty"`
 }
 
 // run is run.json: one start of the guest. It is there from before a start
