@@ -88,6 +88,9 @@ const (
 	// turn is how long a runner that got its slot by patience waits for a job
 	// before it may have to give way.
 	turn = lapse
+	// longIdle is how long a pool's only runner waits in vain before the turn of
+	// a pool that has none comes.
+	longIdle = 30 * time.Minute
 	// calm is how long a pool that gave way starts nothing that is not for a
 	// job: more jobs of the other pool may follow, and would only end it again.
 	calm = 2 * time.Minute

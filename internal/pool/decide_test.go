@@ -132,18 +132,28 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 	states := runner.Table()
 	for seed := range uint64(2000) {
 		rnd := rand.New(rand.NewPCG(seed, 7))
-		limits := pool.Limits{Slots: rnd.IntN(6), Taken: rnd.IntN(2)}
+		drivers := []string{"qemu", "tart"}
+		limits := pool.Limits{Slots: rnd.IntN(6), Taken: rnd.IntN(2), Drivers: map[string]int{"tart": rnd.IntN(3)}}
 		var wants []pool.Want
 		var have []pool.Seen
 		for p := range rnd.IntN(4) {
-			w := pool.Want{Pool: fmt.Sprint("p", p), Demand: pool.Demand{Warm: rnd.IntN(4)}, Most: rnd.IntN(3), Drain: rnd.IntN(5) == 0}
+			w := pool.Want{Pool: fmt.Sprint("p", p), Driver: drivers[p%2], Most: rnd.IntN(3), Drain: rnd.IntN(5) == 0}
+			w.Demand = pool.Demand{Warm: rnd.IntN(3), Headroom: rnd.IntN(2)}
+			for range rnd.IntN(3) {
+				w.Demand.Jobs = append(w.Demand.Jobs, at.Add(time.Hour-time.Duration(rnd.IntN(400))*time.Second))
+			}
+			if rnd.IntN(4) == 0 {
+				w.Hungry = at.Add(time.Duration(rnd.IntN(60)) * time.Minute)
+			}
 			if rnd.IntN(5) == 0 {
 				w.Blocked = "blocked"
 			}
 			wants = append(wants, w)
 		}
 		for r := range rnd.IntN(6) {
-			s := seen(fmt.Sprint("r", r), fmt.Sprint("p", rnd.IntN(4)), states[rnd.IntN(len(states))].State)
+			of := rnd.IntN(4)
+			s := seen(fmt.Sprint("r", r), fmt.Sprint("p", of), states[rnd.IntN(len(states))].State)
+			s.Driver, s.Aged = drivers[of%2], rnd.IntN(4) == 0
 			if rnd.IntN(4) == 0 {
 				s.Outdated = "old"
 			}
@@ -162,7 +172,16 @@ func check(t *testing.T, seed uint64, wants []pool.Want, have []pool.Seen, limit
 		}
 	}
 	room := max(0, limits.Slots-taken)
-	starts := map[string]int{}
+	starts, macs := map[string]int{}, 0
+	ready := map[string]int{}
+	for _, s := range have {
+		if s.Driver == "tart" && s.State.TakesSlot() {
+			macs++
+		}
+		if s.State == runner.Idle || s.State.OnItsWay() {
+			ready[s.Pool]++
+		}
+	}
 	total := 0
 	for _, act := range pool.Decide(at.Add(time.Hour), wants, have, limits) {
 		i := slices.IndexFunc(wants, func(w pool.Want) bool { return w.Pool == act.Pool })
@@ -170,6 +189,12 @@ func check(t *testing.T, seed uint64, wants []pool.Want, have []pool.Seen, limit
 		case pool.Start:
 			starts[act.Pool]++
 			total++
+			if wants[i].Driver == "tart" {
+				macs++
+				if most := limits.Drivers["tart"]; most > 0 && macs > most {
+					t.Errorf("seed %d: %d guests of tart, %d can run", seed, macs, most)
+				}
+			}
 			if wants[i].Drain || wants[i].Blocked != "" {
 				t.Errorf("seed %d: started a runner for %+v", seed, wants[i])
 			}
@@ -177,6 +202,9 @@ func check(t *testing.T, seed uint64, wants []pool.Want, have []pool.Seen, limit
 			j := slices.IndexFunc(have, func(s pool.Seen) bool { return s.Name == act.Runner })
 			if s := have[j].State; s == runner.Busy || s.Ending() {
 				t.Errorf("seed %d: stopped a runner that is %s", seed, s)
+			}
+			if ready[act.Pool]--; act.Yields && ready[act.Pool] < len(wants[i].Demand.Jobs) {
+				t.Errorf("seed %d: pool %+v gave a runner away that its jobs need", seed, wants[i])
 			}
 		case pool.Wait:
 			if act.Reason == "" {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/mirego/tasuki/internal/runner"
 )
@@ -71,9 +72,19 @@ func (h *host) gives(q, p *party, c claim) bool {
 	case len(q.ready) <= len(q.Demand.Jobs) || c.kind != load:
 		return false
 	}
-	// What is lost is warm. For a pool's turn nobody loses the last runner: it
-	// would be that pool's turn next, and so on for ever.
-	return !c.aged || len(q.ready)+q.working > 1
+	// What is lost is warm. For another pool's turn the last runner goes only
+	// after it has waited in vain for long: pools whose floors do not fit on the
+	// host take turns, slowly.
+	last := len(q.ready)+q.working <= 1
+	return !c.aged || !last || h.idle(q.ready[h.victim(q)]) >= longIdle
+}
+
+// idle is for how long a runner has waited for a job.
+func (h *host) idle(s Seen) time.Duration {
+	if s.State != runner.Idle {
+		return 0
+	}
+	return h.now.Sub(s.Since)
 }
 
 // gladder says whether a runner of p is missed less than one of q.
@@ -94,7 +105,7 @@ func (p *party) over() int { return len(p.ready) - p.Demand.Runners() }
 // from a job: -1 for none.
 func (h *host) victim(p *party) int {
 	for i, s := range slices.Backward(p.ready) {
-		hasTurn := s.Aged && (s.State != runner.Idle || h.now.Sub(s.Since) < turn)
+		hasTurn := s.Aged && h.idle(s) < turn
 		if !hasTurn && !h.stopped(s.Name) {
 			return i
 		}
