@@ -11,6 +11,9 @@ import (
 
 // yield lets waiting runners give way to claims that found no free slot.
 func (h *host) yield() {
+	for _, p := range h.pools { // who ends anyway can neither give way nor serve a job
+		p.ready = slices.DeleteFunc(p.ready, func(s Seen) bool { return h.stopped(s.Name) })
+	}
 	for {
 		p := h.first(func(p *party) bool { return p.missing[0].kind != headroom })
 		if p == nil {
@@ -106,7 +109,7 @@ func (p *party) over() int { return len(p.ready) - p.Demand.Runners() }
 func (h *host) victim(p *party) int {
 	for i, s := range slices.Backward(p.ready) {
 		hasTurn := s.Aged && h.idle(s) < turn
-		if !hasTurn && !h.stopped(s.Name) {
+		if !hasTurn {
 			return i
 		}
 	}
