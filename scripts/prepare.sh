@@ -79,6 +79,7 @@ check_packages() {
 	need git git "a checkout in a job brings what git tracks"
 	if [ "$for_what" != demo ]; then
 		need passt passt "it gives guests the internet and nothing of the host"
+		need plistutil libplist-utils "tests let it read the service file for macOS"
 		need ssh-keygen openssh-client "tests compare our SSH with it"
 	fi
 	[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || {

@@ -25,12 +25,12 @@ func newHostGroup(a *app) *cobra.Command {
 		Use:   "host",
 		Short: "Keep runners on this machine",
 	}
-	cmd.AddCommand(newHostRun(a))
+	cmd.AddCommand(newHostRun(a), newHostSetup(a))
 	return cmd
 }
 
 func newHostRun(a *app) *cobra.Command {
-	var file string
+	var file, logFile string
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Keep the configured runners until SIGTERM",
@@ -40,6 +40,7 @@ func newHostRun(a *app) *cobra.Command {
 		Example: "  tasuki host run --config /etc/tasuki/host.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			defer a.logTo(logFile)()
 			log, err := a.logger()
 			if err != nil {
 				return err
@@ -48,6 +49,7 @@ func newHostRun(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `file` (default config.yaml in --home)")
+	cmd.Flags().StringVar(&logFile, "log-file", "", "write the log to this `file` instead of standard error; it is rotated at 20 MB, five are kept")
 	return cmd
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"golang.org/x/term"
+	"gopkg.in/natefinch/lumberjack.v2"
 )
 
 // logger writes text for a person at a terminal and JSON for a program.
@@ -20,6 +21,17 @@ func (a *app) logger() (*slog.Logger, error) {
 		return slog.New(slog.NewTextHandler(a.stderr, opt)), nil
 	}
 	return slog.New(slog.NewJSONHandler(a.stderr, opt)), nil
+}
+
+// logTo lets the log go to a file, which is rotated; nowhere else if the path
+// is empty. Call what it returns at the end.
+func (a *app) logTo(path string) (end func()) {
+	if path == "" {
+		return func() {}
+	}
+	before, file := a.stderr, &lumberjack.Logger{Filename: path, MaxSize: 20, MaxBackups: 5}
+	a.stderr = file
+	return func() { a.stderr = before; _ = file.Close() }
 }
 
 // terminal says whether w is one.

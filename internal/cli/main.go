@@ -35,6 +35,8 @@ var commands = []func(*app) *cobra.Command{
 	newHold,
 	newSSH,
 	newLogs,
+	newDoctor,
+	newServiceGroup,
 	newGitHubGroup,
 	newImage,
 	newConfig,
