@@ -360,5 +360,8 @@ func (b *Builder) finish(ctx context.Context, p *plan, g *machine, out *output) 
 	if hostKey != "" {
 		src.Labels[image.LabelHostKey] = hostKey
 	}
+	if p.r.Base.Image != "" {
+		src.Base = p.base // what did not change keeps its layers
+	}
 	return b.publish(p.r, p.key, tmp, src)
 }

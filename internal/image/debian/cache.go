@@ -49,9 +49,9 @@ type metadata struct {
 
 // recipeKey identifies all that decides the outcome of a build, but for the
 // versions of Debian's packages.
-func recipeKey(p payload, arch string) string {
+func recipeKey(p payload, o Options) string {
 	h := sha256.New()
-	fmt.Fprintln(h, release, arch, packages, dpkgExcludes, cmdline, diskSize, p.kind, p.version)
+	fmt.Fprintln(h, release, o.Arch, packages, dpkgExcludes, cmdline, diskSize, p.kind, p.version)
 	_ = fs.WalkDir(recipe, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -62,6 +62,9 @@ func recipeKey(p payload, arch string) string {
 		return err
 	})
 	fmt.Fprintln(h, p.digest)
+	if len(o.Packages) > 0 {
+		fmt.Fprintln(h, o.Packages)
+	}
 	return hex.EncodeToString(h.Sum(nil))
 }
 
@@ -149,17 +152,18 @@ func prune(cacheDir, keep string, log *slog.Logger) {
 
 // labels are what a host must know before it boots a guest.
 func labels(arch string, p payload, key string, host hostFiles, built time.Time) map[string]string {
-	return map[string]string{
-		image.LabelOS:            image.OSLinux,
-		image.LabelArch:          arch,
-		image.LabelBoot:          image.BootKernel,
-		image.LabelCmdline:       cmdline[arch],
-		image.LabelUser:          "runner",
-		image.LabelHostKey:       strings.TrimSpace(string(host.hostKey)),
-		image.LabelRunnerDir:     RunnerDir,
-		image.LabelRunnerKind:    p.kind,
-		image.LabelRunnerVersion: p.version,
-		image.LabelRecipe:        "debian-" + release + "@sha256:" + key,
-		image.LabelBuilt:         built.UTC().Format(time.RFC3339),
+	out := map[string]string{
+		image.LabelOS:      image.OSLinux,
+		image.LabelArch:    arch,
+		image.LabelBoot:    image.BootKernel,
+		image.LabelCmdline: cmdline[arch],
+		image.LabelUser:    "runner",
+		image.LabelHostKey: strings.TrimSpace(string(host.hostKey)),
+		image.LabelRecipe:  "debian-" + release + "@sha256:" + key,
+		image.LabelBuilt:   built.UTC().Format(time.RFC3339),
 	}
+	if p.kind != "" {
+		out[image.LabelRunnerDir], out[image.LabelRunnerKind], out[image.LabelRunnerVersion] = RunnerDir, p.kind, p.version
+	}
+	return out
 }

@@ -58,6 +58,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"time"
 
@@ -80,7 +81,13 @@ var (
 	ErrHost = errors.New("this machine cannot build the image")
 	// ErrRunner says that Options.Runner is no runner for the guest.
 	ErrRunner = errors.New("unusable runner program")
+	// ErrPackage says that Options.Packages names no package.
+	ErrPackage = errors.New("unusable name of a package")
 )
+
+// packageForm is how Debian names packages, with a version or architecture
+// (Debian policy 5.6.1).
+var packageForm = regexp.MustCompile(`^[a-z0-9][a-z0-9.+:=~-]+$`)
 
 // Progress is called with what a build is doing and how much of it is done, from
 // 0 to 1 and never decreasing. Calls come one at a time.
@@ -95,8 +102,10 @@ type Options struct {
 	OutDir string
 	// Runner is the path of a static github-act-runner for the guest, or of a
 	// folder in the layout of actions/runner (run.sh, bin/Runner.Listener).
-	// Required.
+	// Empty: the image has no runner program, and its labels name none.
 	Runner string
+	// Packages are Debian packages beyond those that every guest has.
+	Packages []string
 	// Arch is the guest's architecture in GOARCH form. Empty means this machine's,
 	// and no other can be built so far: the packages' scripts run here.
 	Arch string
@@ -109,8 +118,13 @@ type Options struct {
 }
 
 func (o *Options) setDefaults() error {
-	if o.CacheDir == "" || o.Runner == "" {
-		return errors.New("cannot build a Debian image: CacheDir and Runner are required")
+	if o.CacheDir == "" {
+		return errors.New("cannot build a Debian image: CacheDir is required")
+	}
+	for _, p := range o.Packages {
+		if !packageForm.MatchString(p) {
+			return fmt.Errorf("cannot build a Debian image: %q is not a package: %w", p, ErrPackage)
+		}
 	}
 	var err error
 	if o.CacheDir, err = filepath.Abs(o.CacheDir); err != nil {
@@ -140,7 +154,7 @@ func Build(ctx context.Context, o Options) (image.Source, error) {
 	if err != nil {
 		return image.Source{}, err
 	}
-	key := recipeKey(p, o.Arch)
+	key := recipeKey(p, o)
 	dir := cmp.Or(o.OutDir, filepath.Join(o.CacheDir, key[:16]))
 	if src, err := load(dir, key); err == nil {
 		return src, nil
@@ -179,7 +193,7 @@ func Cached(o Options) (image.Source, error) {
 	if err != nil {
 		return image.Source{}, err
 	}
-	key := recipeKey(p, o.Arch)
+	key := recipeKey(p, o)
 	return load(cmp.Or(o.OutDir, filepath.Join(o.CacheDir, key[:16])), key)
 }
 

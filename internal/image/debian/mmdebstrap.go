@@ -125,7 +125,7 @@ func mmdebstrapArgs(o Options, files buildFiles) ([]string, error) {
 	args := []string{
 		"--mode=" + mode, "--variant=apt", "--format=null",
 		"--skip=cleanup", // it would come after the disk; disk.sh has its own
-		"--include=" + strings.ReplaceAll(packages, "ARCH", o.Arch),
+		"--include=" + strings.Join(append([]string{strings.ReplaceAll(packages, "ARCH", o.Arch)}, o.Packages...), ","),
 		"--aptopt=Acquire::Retries 3",
 		// Not by --dpkgopt: mmdebstrap would then filter each package in Perl.
 		"--essential-hook=" + dpkgExcludes,

@@ -28,12 +28,15 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // payload is the runner program on its way into the image.
 type payload struct {
 	path    string // a file, or a folder in the official layout
-	kind    string // a value of image.LabelRunnerKind
+	kind    string // a value of image.LabelRunnerKind; "" for no program
 	version string // "unknown" where the program does not tell
 	digest  string // of all its bytes
 }
 
 func readPayload(runner, arch string) (payload, error) {
+	if runner == "" {
+		return payload{digest: "no runner program"}, nil
+	}
 	info, err := os.Stat(runner)
 	if err != nil {
 		return payload{}, fmt.Errorf("cannot read the runner program: %w", err)
@@ -126,6 +129,10 @@ func (p payload) write(w io.Writer) error {
 // writeRunner adds the runner program and ends the tar.
 func (p payload) writeRunner(tw *tar.Writer) error {
 	base := strings.TrimPrefix(RunnerDir, "/")
+	if p.kind == "" {
+		home := &tar.Header{Typeflag: tar.TypeDir, Name: path.Dir(base) + "/", Mode: 0o755, ModTime: epoch}
+		return errors.Join(tw.WriteHeader(home), tw.Close())
+	}
 	if p.kind == image.RunnerAct {
 		if err := addFile(tw, p.path, path.Join(base, ActBinary), 0o755); err != nil {
 			return err

@@ -1,0 +1,197 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mirego/tasuki/internal/config"
+	"github.com/mirego/tasuki/internal/config/recipefile"
+	"github.com/mirego/tasuki/internal/guest"
+	"github.com/mirego/tasuki/internal/guest/ssh"
+	"github.com/mirego/tasuki/internal/image"
+	"github.com/mirego/tasuki/internal/image/cloud"
+	"github.com/mirego/tasuki/internal/recipe"
+	"github.com/mirego/tasuki/internal/vm"
+)
+
+type buildFlags struct {
+	push, name    string
+	vars          []string
+	driver, accel string
+	keep, anew    bool
+	timeout       time.Duration
+}
+
+func newImageBuild(a *app) *cobra.Command {
+	var f buildFlags
+	cmd := &cobra.Command{
+		Use:   "build RECIPE.yaml",
+		Short: "Build a guest image of a recipe",
+		Long: "Build a guest image of a recipe: boot a guest of its base, run its steps in it, and take its disk.\n" +
+			"What each step leaves is kept, so that a changed step costs itself and those after it. The image goes\n" +
+			"to a registry (--push), where pools find it, or stays on this host (--name).",
+		Example: "  tasuki image build recipes/linux-runner.yaml --push registry.example.com/runners/linux:stable\n" +
+			"  tasuki image build my.yaml --var NODE=22 --keep",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			return a.buildImage(ctx, args[0], f)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.push, "push", "", "push the image under this `reference`, host/name:tag")
+	flags.StringVar(&f.name, "name", "", "keep the image on this host under this `reference`, without a registry")
+	flags.StringArrayVar(&f.vars, "var", nil, "give a variable of the recipe another value: `NAME=VALUE`; may be repeated")
+	flags.StringVar(&f.driver, "driver", "", "what runs the guest: qemu or tart; by default tart for macOS guests and qemu for others")
+	flags.StringVar(&f.accel, "accel", "auto", "how QEMU runs it: auto, kvm, hvf or tcg")
+	flags.BoolVar(&f.keep, "keep", false, "when a step fails, leave its guest up until Ctrl-C and say how to get in")
+	flags.BoolVar(&f.anew, "anew", false, "run every step, whatever is known of earlier builds")
+	flags.DurationVar(&f.timeout, "timeout", 6*time.Hour, "how long it may take in all")
+	return cmd
+}
+
+// buildDir is the folder of builds in a home.
+func buildDir(home string) string { return filepath.Join(home, "build") }
+
+func (a *app) buildImage(ctx context.Context, path string, f buildFlags) error {
+	file, err := recipefile.Load(path)
+	if err != nil {
+		return err
+	}
+	vars, err := variables(f.vars)
+	if err != nil {
+		return err
+	}
+	refs, err := parseRefs(f.push, f.name)
+	if err != nil {
+		return err
+	}
+	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	f.driver = cmp.Or(f.driver, map[bool]string{true: "tart", false: "qemu"}[file.OS == image.OSDarwin])
+	driver, dialer, installation, err := a.buildDriver(f, log)
+	if err != nil {
+		return err
+	}
+	caps := driver.Capabilities()
+	r, err := file.Resolve(ctx, recipefile.Target{Arch: caps.GuestArch, Driver: caps.Driver}, vars)
+	if err != nil {
+		return err
+	}
+	sources, err := a.buildSources(ctx, log)
+	if err != nil {
+		return err
+	}
+	view := newBuildView(a.stderr)
+	opt := recipe.Options{
+		Dir: buildDir(a.home), Driver: driver, Dialer: dialer, Installation: installation, Prefix: buildPrefix,
+		Sources: sources, NewKey: ssh.NewKey, View: view, Anew: f.anew, Log: log,
+		Seed: func(path string, s recipe.Seed) error { return cloud.Seed(s).Write(path) },
+	}
+	if f.keep {
+		opt.Held = a.holdBuild
+	}
+	b, err := recipe.New(opt)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("not done after %v", f.timeout))
+	defer cancel()
+	began := time.Now()
+	built, err := b.Build(ctx, r)
+	if err != nil {
+		return a.buildError(err, built, f.keep)
+	}
+	view.say("%s is built: %s, %s from the cache, %v", r.Name, count(len(built.Ran), "step"), count(len(built.Cached), "step"), time.Since(began).Round(time.Second))
+	return a.deliver(ctx, built.Source, refs, sources)
+}
+
+// buildPrefix begins the names of the guests of builds.
+const buildPrefix = "build-"
+
+// buildDriver returns a driver whose guests are those of builds alone: an agent
+// never sees them, nor a build those of an agent.
+func (a *app) buildDriver(f buildFlags, log *slog.Logger) (vm.Driver, guest.Dialer, string, error) {
+	installation, err := installationOf(a.home)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	w := newWiring(&config.Config{Host: config.Host{
+		Home: buildDir(a.home), Prefix: strings.TrimSuffix(buildPrefix, "-"), Accel: f.accel,
+	}}, installation, log)
+	driver, dialer, err := w.driver(f.driver)
+	return driver, dialer, installation, err
+}
+
+// variables reads NAME=VALUE.
+func variables(args []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, arg := range args {
+		name, value, ok := strings.Cut(arg, "=")
+		if !ok || name == "" {
+			return nil, withHint(fmt.Errorf("cannot read variable %q", arg), "write --var NAME=VALUE")
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+// imageNames are where a built image goes; a zero reference means nowhere.
+type imageNames struct{ push, local image.Ref }
+
+func parseRefs(push, local string) (names imageNames, err error) {
+	for s, ref := range map[string]*image.Ref{push: &names.push, local: &names.local} {
+		if s == "" {
+			continue
+		}
+		if *ref, err = image.Parse(s); err != nil {
+			return names, err
+		}
+		if ref.Digest() != "" {
+			return names, withHint(fmt.Errorf("cannot name an image %q: it has a digest of its own", s), "write host/name:tag")
+		}
+	}
+	return names, nil
+}
+
+// buildError adds what helps to a failed build.
+func (a *app) buildError(err error, built recipe.Built, kept bool) error {
+	step, ok := errors.AsType[*recipe.StepError](err)
+	if !ok {
+		return err
+	}
+	if len(step.Last) > 0 {
+		fmt.Fprintf(a.stderr, "the last lines of step %q:\n", step.Step)
+		for _, line := range step.Last {
+			fmt.Fprintln(a.stderr, "  "+line)
+		}
+	}
+	hint := "all that the steps printed is in " + built.Log
+	if !kept {
+		hint += "; with --keep the guest stays up, to look into it"
+	}
+	return withHint(err, hint)
+}
+
+// holdBuild says how to get into a guest and waits until the user is done.
+func (a *app) holdBuild(ctx context.Context, g recipe.Held) {
+	host, port, err := net.SplitHostPort(g.Address)
+	if err != nil {
+		host, port = g.Address, "22"
+	}
+	fmt.Fprintf(a.stderr, "the guest stays up; Ctrl-C ends it. To get in:\n"+
+		"  ssh -i %s -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -p %s %s@%s\n", g.KeyFile, port, g.User, host)
+	<-ctx.Done()
+}
