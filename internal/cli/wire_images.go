@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/mirego/tasuki/internal/base/secret"
 	"github.com/mirego/tasuki/internal/config"
+	"github.com/mirego/tasuki/internal/dockerlogin"
 	"github.com/mirego/tasuki/internal/guest"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/image/store"
@@ -27,19 +29,78 @@ type login struct {
 	username string
 	password secret.String
 	http     bool
+	roots    *x509.CertPool // nil: the system's
 }
 
-// registryLogins reads the passwords of all registries, by host.
-func registryLogins(ctx context.Context, cfg *config.Config) (map[string]login, error) {
-	out := map[string]login{}
+// registryAccess is how every registry is spoken to: as the configuration
+// says, else as whom "docker login" knows.
+type registryAccess struct {
+	byHost map[string]login
+	docker dockerlogin.File
+}
+
+// registryLogins reads the passwords and authorities of all registries that
+// the configuration, which may be nil, names.
+func registryLogins(ctx context.Context, cfg *config.Config) (registryAccess, error) {
+	out := registryAccess{byHost: map[string]login{}}
+	if cfg == nil {
+		return out, nil
+	}
 	for _, r := range cfg.Registries {
 		password, err := r.Password.Read(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("password of registry %q: %w", r.Host, err)
+			return out, fmt.Errorf("password of registry %q: %w", r.Host, err)
 		}
-		out[r.Host] = login{username: r.Username, password: password, http: r.HTTP}
+		l := login{username: r.Username, password: password, http: r.HTTP}
+		if r.CA != "" {
+			if l.roots, err = rootsOf(r.CA); err != nil {
+				return out, fmt.Errorf("authorities of registry %q: %w", r.Host, err)
+			}
+		}
+		out.byHost[r.Host] = l
 	}
 	return out, nil
+}
+
+// rootsOf are the system's authorities and those of a file.
+func rootsOf(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%q holds no certificate in PEM", file)
+	}
+	return roots, nil
+}
+
+// apply makes opt speak to ref's registry. The error is about what docker
+// keeps; anonymously the registry may be spoken to all the same.
+func (r *registryAccess) apply(ctx context.Context, ref image.Ref, opt *transfer.Options) error {
+	l := r.byHost[ref.Registry()]
+	opt.Username, opt.Password, opt.Insecure, opt.Roots = l.username, l.password, l.http, l.roots
+	if l.username != "" {
+		return nil
+	}
+	kept, err := r.docker.Login(ctx, ref.Registry())
+	if err != nil {
+		return err
+	}
+	opt.Username, opt.Password = kept.Username, kept.Password
+	return nil
+}
+
+// who logs in to ref's registry; "" is nobody.
+func (r *registryAccess) who(ctx context.Context, ref image.Ref) string {
+	var opt transfer.Options
+	if r.apply(ctx, ref, &opt) != nil {
+		return ""
+	}
+	return opt.Username
 }
 
 // registryImages brings images from registries into this host's store. It
@@ -47,7 +108,7 @@ func registryLogins(ctx context.Context, cfg *config.Config) (map[string]login, 
 type registryImages struct {
 	store  *store.Store
 	log    *slog.Logger
-	logins atomic.Pointer[map[string]login] // a reload replaces it
+	logins atomic.Pointer[registryAccess] // a reload replaces it
 
 	mu    sync.Mutex
 	given map[string]bool // references that were answered once
@@ -83,7 +144,7 @@ func (r *registryImages) Image(ctx context.Context, ref string, progress func(do
 // newest returns what the registry says. While there is an image to fall back
 // to it gives up soon: no runner has to wait for a registry that is down.
 func (r *registryImages) newest(ctx context.Context, ref image.Ref, last image.Local, there bool, progress func(done, total int64)) (image.Local, error) {
-	opt := r.options(ref, progress)
+	opt := r.options(ctx, ref, progress)
 	if there {
 		opt.Tries = 1
 		short, cancel := context.WithTimeoutCause(ctx, resolveTimeout, errors.New("the registry does not answer"))
@@ -107,11 +168,12 @@ func (r *registryImages) last(ref image.Ref) (image.Local, bool) {
 	return img, err == nil
 }
 
-func (r *registryImages) options(ref image.Ref, progress func(done, total int64)) transfer.Options {
+func (r *registryImages) options(ctx context.Context, ref image.Ref, progress func(done, total int64)) transfer.Options {
 	opt := transfer.Options{Log: r.log}
 	if logins := r.logins.Load(); logins != nil {
-		l := (*logins)[ref.Registry()]
-		opt.Username, opt.Password, opt.Insecure = l.username, l.password, l.http
+		if err := logins.apply(ctx, ref, &opt); err != nil {
+			r.log.Warn("registry is asked without a login", "registry", ref.Registry(), "err", err)
+		}
 	}
 	if progress != nil {
 		opt.Progress = func(p transfer.Progress) {

@@ -38,6 +38,18 @@ func LoadRegistry(path string) (*Config, error) {
 	return parse(path, data, (*checker).registryServer)
 }
 
+// LoadRegistries is Load for those who only want to reach registries.
+func LoadRegistries(path string) (*Config, error) {
+	data, err := readSmall(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read configuration %q: %w", path, err)
+	}
+	return parse(path, data, func(k *checker) {
+		k.host()
+		k.registries()
+	})
+}
+
 // Parse is Load for content that is at hand; path is what problems name and
 // what relative paths start from.
 func Parse(path string, data []byte) (*Config, error) { return parse(path, data, (*checker).all) }

@@ -84,7 +84,7 @@ func (b *logBridge) Fire(e *logrus.Entry) error {
 // ("do you have this?") and so no news.
 func expected(code string) bool {
 	switch code {
-	case "blob unknown", "manifest unknown", "repository name not known to registry", "authentication required":
+	case "blob unknown", "manifest unknown", "name unknown", "repository name not known to registry", "authentication required":
 		return true
 	}
 	return false

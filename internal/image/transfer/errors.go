@@ -152,6 +152,9 @@ func transient(err error) bool {
 // missing turns a 404 into the sentinel.
 func missing(err error, ref image.Ref) error {
 	if e, ok := errors.AsType[*statusError](err); ok && e.code == http.StatusNotFound {
+		if e.text == "" { // answers to HEAD have no words
+			return fmt.Errorf("%w: %s", image.ErrNotInRegistry, ref)
+		}
 		return fmt.Errorf("%w: %s (%s)", image.ErrNotInRegistry, ref, e.text)
 	}
 	return err

@@ -63,9 +63,11 @@ func push(ctx context.Context, src *image.Source, ref image.Ref, opt Options) (s
 	}
 	labels := map[string]string{}
 	maps.Copy(labels, src.Labels)
-	labels[image.LabelDiskData] = strconv.FormatInt(p.data.Load(), 10)
-	if src.Base.Digest != "" {
-		labels[image.LabelBase] = src.Base.Digest
+	if src.Disk != src.Base.Disk { // else it is the base itself, and stays what it is
+		labels[image.LabelDiskData] = strconv.FormatInt(p.data.Load(), 10)
+		if src.Base.Digest != "" {
+			labels[image.LabelBase] = src.Base.Digest
+		}
 	}
 	boot, err := c.pushBootFiles(ctx, src, labels)
 	if err != nil {
