@@ -133,7 +133,7 @@ func (k *keeper) unregister(ctx context.Context) error {
 		}
 		if there {
 			id = r.ID
-		} else if time.Since(k.rec.Last(runner.Requesting)) < lostReply {
+		} else if time.Since(k.mayRegisterUntil()) < lostReply {
 			return errUnsure
 		}
 	}
@@ -146,6 +146,18 @@ func (k *keeper) unregister(ctx context.Context) error {
 		return errAgentEnds
 	}
 	return nil
+}
+
+// mayRegisterUntil is when the registration that was asked for could come at the
+// latest, but for a late reply.
+func (k *keeper) mayRegisterUntil() time.Time {
+	if !k.rec.ByToken || k.rec.Last(runner.Launching).IsZero() {
+		return k.rec.Last(runner.Requesting)
+	}
+	if s := k.rec.State; s == runner.Deleting || s == runner.Lingering {
+		return k.rec.Last(runner.Stopping)
+	}
+	return time.Now() // its program may still do it
 }
 
 // alive says whether the runner program may still be at work.

@@ -102,6 +102,7 @@ func (k *keeper) request(ctx context.Context) (runner.State, string, error) {
 	defer cancel()
 	cred, err := k.pool.GitHub.Credential(ask, runner.Registration{
 		Name: k.name, Group: k.pool.Spec.Group, Labels: k.labels, WorkFolder: k.pool.Spec.WorkFolder,
+		Way: k.pool.Spec.Registration,
 	})
 	if err != nil {
 		if refused(err) {
@@ -114,7 +115,7 @@ func (k *keeper) request(ctx context.Context) (runner.State, string, error) {
 	k.mu.Lock()
 	k.remote = remoteView{}
 	k.mu.Unlock()
-	if !k.note(ctx, func(r *runner.Record) { r.RemoteID = cred.ID }) {
+	if !k.note(ctx, func(r *runner.Record) { r.RemoteID, r.ByToken = cred.ID, cred.Setup != nil }) {
 		return "", "", errAgentEnds
 	}
 	if k.rec.Up {
@@ -161,7 +162,7 @@ func (k *keeper) connect(ctx context.Context) (runner.State, string, error) {
 	if !k.note(ctx, func(r *runner.Record) { r.Up = true }) {
 		return "", "", errAgentEnds
 	}
-	if k.credential.Env == nil {
+	if k.credential.IsZero() {
 		return runner.Requesting, "the credential was lost with the agent that held it", nil
 	}
 	return runner.Launching, "", nil
@@ -194,7 +195,7 @@ func (k *keeper) launchOnce(ctx context.Context) (runner.State, string, error) {
 	if launched {
 		return runner.Registering, "", nil
 	}
-	if k.credential.Env == nil {
+	if k.credential.IsZero() {
 		return runner.Requesting, "the credential was lost with the agent that held it", nil
 	}
 	s := k.pool.Spec
@@ -207,7 +208,7 @@ func (k *keeper) launchOnce(ctx context.Context) (runner.State, string, error) {
 		return "", "", err
 	}
 	program := k.program()
-	program.Env, program.Secrets = env(k.pool), k.credential.Env
+	program.Env, program.Secrets, program.Setup = env(k.pool), k.credential.Env, k.credential.Setup
 	if err := guest.Launch(ctx, k.channel, program); err != nil {
 		return "", "", err
 	}

@@ -83,6 +83,8 @@ type Settings struct {
 	Driver           string                    `yaml:"driver,omitempty" doc:"What runs the guests: qemu (Linux guests), tart (macOS guests) or fake (no guest at all: a process, for trying things out)." enum:"qemu,tart,fake"`
 	GitHub           string                    `yaml:"github,omitempty" doc:"The name of an account under github.accounts. Empty: that of github itself."`
 	Scope            string                    `yaml:"scope,omitempty" doc:"Where the runners register: owner/repository, organisation or enterprises/name." example:"acme/app"`
+	Registration     runner.Way                `yaml:"registration,omitempty" doc:"How runners register. jit: GitHub does it and gives a just-in-time configuration. token: the runner program does it by itself (config.sh --ephemeral) with a registration token. auto: jit, or token where GitHub has no such configurations (Enterprise Server before 3.10)." enum:"auto,jit,token"`
+	Runner           runner.Source             `yaml:"runner,omitempty" doc:"Which runner program a guest executes, where the image carries GitHub's own. host: the release that this host keeps, put into the guest at launch where the image's is older. image: the image's, and a warning where it is older than what GitHub serves. off: the image's." enum:"host,image,off"`
 	CPUs             int                       `yaml:"cpus,omitempty" doc:"Processors of a guest."`
 	Memory           Size                      `yaml:"memory,omitempty" doc:"Memory of a guest."`
 	Disk             Size                      `yaml:"disk,omitempty" doc:"Grow the guest's disk to this size. Empty: as large as the image's."`

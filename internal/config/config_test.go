@@ -61,7 +61,7 @@ pools:
 	one := pool.Spec{
 		Name: "one", Image: "r.example.com/linux:stable", Driver: "qemu", Scope: "acme/app", Labels: []string{"base"},
 		CPUs: 2, MemoryMiB: 1024, Network: vm.Network{Mode: vm.Internet}, Standby: 1, MaxJob: 6 * time.Hour,
-		Env: map[string]string{"A": "1", "B": "2"}, BeforeJob: "echo default\n", WorkFolder: "_work",
+		Env: map[string]string{"A": "1", "B": "2"}, BeforeJob: "echo default\n", Registration: runner.ByEither, Runner: runner.FromHost, WorkFolder: "_work",
 		Deadlines: map[runner.State]time.Duration{runner.Connecting: 10 * time.Minute},
 	}
 	two := one

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm"
 )
 
@@ -30,13 +31,15 @@ func Default() Config {
 		},
 		GitHub: GitHub{Account: Account{URL: "https://github.com"}},
 		Defaults: Settings{
-			Driver:     "qemu",
-			CPUs:       2,
-			Memory:     4 << 30,
-			Network:    Network{Mode: vm.Internet},
-			Standby:    1,
-			MaxJobTime: Duration(6 * time.Hour),
-			WorkFolder: "_work",
+			Driver:       "qemu",
+			Registration: runner.ByEither,
+			Runner:       runner.FromHost,
+			CPUs:         2,
+			Memory:       4 << 30,
+			Network:      Network{Mode: vm.Internet},
+			Standby:      1,
+			MaxJobTime:   Duration(6 * time.Hour),
+			WorkFolder:   "_work",
 		},
 	}
 }

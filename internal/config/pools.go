@@ -21,6 +21,7 @@ func (c *Config) Specs() []pool.Spec {
 func (p Pool) spec() pool.Spec {
 	s := pool.Spec{
 		Name: p.Name, Image: p.Image, Driver: p.Driver, Scope: p.Scope, Group: p.Group, Labels: p.Labels,
+		Registration: p.Registration, Runner: p.Runner,
 		CPUs: p.CPUs, MemoryMiB: p.Memory.MiB(), DiskGB: p.Disk.GB(),
 		Network: vm.Network{Mode: p.Network.Mode},
 		Standby: p.Standby, Most: p.Max,

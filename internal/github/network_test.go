@@ -68,8 +68,16 @@ func TestAProxyIsAskedForAllButThisMachine(t *testing.T) {
 
 func TestAServerThatIsTooOld(t *testing.T) {
 	c, _ := serve(t, "octo/demo", map[string]http.HandlerFunc{"/": answer(404, notFound, "X-GitHub-Enterprise-Version", "3.9.4")})
-	if _, err := c.Credential(t.Context(), runner.Registration{Name: "a"}); err == nil || !strings.Contains(err.Error(), "3.10 or newer") {
+	if _, err := c.Credential(t.Context(), runner.Registration{Name: "a", Way: runner.ByJIT}); err == nil || !strings.Contains(err.Error(), "3.10 or newer") {
 		t.Errorf("got %v", err)
+	}
+	c, _ = serve(t, "octo/demo", map[string]http.HandlerFunc{
+		"/": answer(404, notFound, "X-GitHub-Enterprise-Version", "3.9.4"),
+		"POST /api/v3/repos/octo/demo/actions/runners/registration-token": answer(201, `{"token":"AABBCC"}`),
+	})
+	got, err := c.Credential(t.Context(), runner.Registration{Name: "a", Labels: []string{"x"}})
+	if err != nil || got.Setup == nil || got.Setup.Token.Reveal() != "AABBCC" || got.Setup.Name != "a" || !strings.HasSuffix(got.Setup.URL, "/octo/demo") {
+		t.Errorf("got %+v, %v, want what config.sh needs", got.Setup, err)
 	}
 	c, _ = serve(t, "octo/demo", map[string]http.HandlerFunc{"/": answer(404, notFound, "X-GitHub-Enterprise-Version", "3.17.0")})
 	if _, err := c.Credential(t.Context(), runner.Registration{Name: "a"}); err == nil || strings.Contains(err.Error(), "newer") {

@@ -1,11 +1,13 @@
 package github
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/mirego/tasuki/internal/base/secret"
 	"github.com/mirego/tasuki/internal/runner"
@@ -62,10 +64,48 @@ func (c *Client) tooOld(err error) bool {
 var errNoAnswer = errors.New("the reply is not one of GitHub's API")
 
 // Credential asks for a just-in-time configuration: the runner is registered
-// then, offline, and the credential lets one program take one job. Errors
-// beside those of every call: runner.ErrExists, after which the name's earlier
-// registration is to be removed, or another name taken.
+// then, offline, and the credential lets one program take one job. Where the
+// registration says so, or leaves it open and this GitHub has no such
+// configurations, it asks for a registration token, with which the program
+// registers by itself. Errors beside those of every call: runner.ErrExists,
+// after which the name's earlier registration is to be removed, or another name
+// taken.
 func (c *Client) Credential(ctx context.Context, r runner.Registration) (runner.Credential, error) {
+	if r.Way == runner.ByToken {
+		return c.registrationToken(ctx, r)
+	}
+	got, err := c.jit(ctx, r)
+	if errors.Is(err, errTooOld) && r.Way != runner.ByJIT {
+		return c.registrationToken(ctx, r)
+	}
+	return got, err
+}
+
+// registrationToken asks for a token that lasts an hour and registers any number
+// of runners: it is for one guest all the same.
+func (c *Client) registrationToken(ctx context.Context, r runner.Registration) (runner.Credential, error) {
+	const doing = "get a registration token"
+	if r.Group != "" { // config.sh would only say "not found", in the guest
+		if _, err := c.group(ctx, r.Group); err != nil {
+			return runner.Credential{}, err
+		}
+	}
+	var got struct {
+		Token string `json:"token"`
+	}
+	if _, err := c.call(ctx, http.MethodPost, "/actions/runners/registration-token", nil, &got); err != nil {
+		return runner.Credential{}, c.explain(doing, err)
+	}
+	if got.Token == "" {
+		return runner.Credential{}, c.explain(doing, errNoAnswer)
+	}
+	page := cmp.Or(strings.TrimSuffix(c.account.opt.URL, "/"), "https://github.com") + "/" + c.scope.name
+	return runner.Credential{Setup: &runner.Setup{
+		URL: page, Token: secret.New(got.Token), Name: r.Name, Labels: r.Labels, Group: r.Group, WorkFolder: r.WorkFolder,
+	}}, nil
+}
+
+func (c *Client) jit(ctx context.Context, r runner.Registration) (runner.Credential, error) {
 	const doing = "register a runner"
 	group, err := c.group(ctx, r.Group)
 	if err != nil {

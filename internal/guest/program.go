@@ -1,21 +1,29 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/secret"
+	"github.com/mirego/tasuki/internal/image"
+	"github.com/mirego/tasuki/internal/runner"
 )
 
 // RunnerCommand is the kind of a program that is the executable "run" in its
 // folder: a runner of tests, or one that speaks for itself. The kinds that
 // images name are image.RunnerAct and image.RunnerOfficial.
 const RunnerCommand = "command"
+
+// SetupFailed is the exit status of a program that could not register itself
+// (EX_CONFIG of sysexits.h).
+const SetupFailed = 78
 
 // Sentinels of runner programs.
 var (
@@ -40,6 +48,12 @@ type Program struct {
 	Kind string
 	// Env is added to the environment that the channel gives.
 	Env map[string]string
+	// Setup, if not nil, is what the program registers itself with before it is
+	// run: config.sh of an official runner, "configure" of github-act-runner,
+	// DIR/configure of a RunnerCommand. They are told what config.sh is told;
+	// the token is ACTIONS_RUNNER_INPUT_TOKEN of their environment alone. What
+	// they write is in the log; if they fail, the exit status is SetupFailed.
+	Setup *runner.Setup
 	// Secrets too, the credential above all. They travel on the standard input
 	// of the launch: no command line, no file and no log of ours holds them.
 	Secrets map[string]secret.String
@@ -75,6 +89,7 @@ func launch(ctx context.Context, ch Channel, p Program, again relaunch) error {
 		"dir":       strings.TrimSuffix(p.Dir, "/"),
 		"pause":     strconv.FormatFloat(again.pause.Seconds(), 'f', -1, 64),
 		"most":      strconv.Itoa(again.most),
+		"setup":     yes(p.Setup != nil),
 	})
 	status, _, stderr, err := call(ctx, ch, text, strings.NewReader(exports))
 	if err == nil && status != 0 {
@@ -114,7 +129,42 @@ func exports(p Program) (string, error) {
 		}
 		fmt.Fprintf(&b, "export %s=%s\n", name, Quote(value))
 	}
+	b.WriteString(setup(p))
 	return b.String(), nil
+}
+
+// systemLabels are those that an official runner gives itself.
+var systemLabels = []string{"self-hosted", "linux", "macos", "x64", "arm64", "arm"}
+
+// setup returns a shell function that runs its arguments, a program that
+// registers itself, with what it is to be told.
+func setup(p Program) string {
+	if p.Setup == nil {
+		return ""
+	}
+	s, args := p.Setup, []string{"--unattended", "--ephemeral", "--disableupdate"}
+	labels := s.Labels
+	if p.Kind == image.RunnerOfficial {
+		labels = slices.DeleteFunc(slices.Clone(labels), func(l string) bool { return slices.Contains(systemLabels, strings.ToLower(l)) })
+	} else {
+		args = append(args, "--no-default-labels") // its own are spelt otherwise
+	}
+	for _, option := range [][2]string{
+		{"--url", s.URL}, {"--name", s.Name}, {"--labels", strings.Join(labels, ",")}, {"--runnergroup", s.Group},
+		{"--work", cmp.Or(s.WorkFolder, "_work")},
+	} {
+		if option[1] != "" {
+			args = append(args, option[0], Quote(option[1]))
+		}
+	}
+	return fmt.Sprintf("setup() { ACTIONS_RUNNER_INPUT_TOKEN=%s \"$@\" %s; }\n", Quote(s.Token.Reveal()), strings.Join(args, " "))
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
 }
 
 // Launched says whether a program was launched in this guest, ended or not.

@@ -26,6 +26,10 @@ type Spec struct {
 	Scope  string
 	Group  string   // runner group by name; empty: the default one
 	Labels []string // the pool's own; the published ones are PublishedLabels
+	// Registration is how the runners get their registrations.
+	Registration runner.Way
+	// Runner is where the runner program comes from.
+	Runner runner.Source
 
 	CPUs      int // per guest; 0: the driver's default
 	MemoryMiB int

@@ -28,3 +28,13 @@ type Release struct {
 	// say so, when this host met the release first.
 	Published time.Time
 }
+
+// Source is where the runner program of a guest comes from.
+type Source string
+
+// The sources. The empty one is FromHost.
+const (
+	FromHost  Source = "host"  // the release that the host keeps, where the image's is older
+	FromImage Source = "image" // the image's; it is said when that is older than what GitHub serves
+	FromOff   Source = "off"   // the image's, whatever its age
+)

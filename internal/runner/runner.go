@@ -33,13 +33,39 @@ type Registration struct {
 	Group      string // runner group by name; empty: the default one
 	Labels     []string
 	WorkFolder string // empty: "_work"
+	Way        Way
 }
+
+// Way is how a runner gets its registration.
+type Way string
+
+// The ways. The empty one is ByEither.
+const (
+	ByEither Way = "auto"  // ByJIT, or ByToken where GitHub has no such thing
+	ByJIT    Way = "jit"   // GitHub registers it and gives a just-in-time configuration
+	ByToken  Way = "token" // its program registers it with a registration token
+)
 
 // Credential lets one runner program register and take one job.
 type Credential struct {
 	ID int64 // of the runner at GitHub; 0 where only registering makes one
 	// Env is what the runner program gets in its environment.
 	Env map[string]secret.String
+	// Setup, if not nil, is what the program registers itself with first.
+	Setup *Setup
+}
+
+// IsZero says whether there is no credential.
+func (c Credential) IsZero() bool { return c.Env == nil && c.Setup == nil }
+
+// Setup is what a runner program registers itself with.
+type Setup struct {
+	URL        string // of the repository, organisation or enterprise
+	Token      secret.String
+	Name       string
+	Labels     []string // all of them
+	Group      string   // by name; empty: the default one
+	WorkFolder string   // empty: "_work"
 }
 
 // Remote is a runner as GitHub lists it.
@@ -92,6 +118,9 @@ type Record struct {
 	// Asked says that a credential was asked for, so that GitHub may know the
 	// name although we do not know the id.
 	Asked bool `json:"asked,omitempty"`
+	// ByToken says that the runner program registers by itself: GitHub may know
+	// it as long as the guest runs, whatever it said before.
+	ByToken bool `json:"by_token,omitempty"`
 	// Left says that GitHub knows the runner no more.
 	Left bool `json:"left,omitempty"`
 	// Up says that a channel into the guest was open once.

@@ -1,5 +1,6 @@
 # Starts the supervisor unless one was started before. Set before: supervise,
-# kind, dir, pause, most. Standard input: "export" commands.
+# kind, dir, pause, most, setup. Standard input: "export" commands, and the
+# function setup.
 ready() {
   n=0
   until [ -s "$state/supervisor" ]; do
@@ -28,11 +29,11 @@ if [ ! -d "$state" ]; then
   # is setsid, the second job control (where a shell has it without a terminal).
   if setsid --fork true 2>/dev/null; then
     printf '%s\n' "$env" |
-      setsid --fork sh -c "$supervise" tasuki-supervisor "$kind" "$dir" "$mask" "$pause" "$most" >/dev/null 2>"$state.err"
+      setsid --fork sh -c "$supervise" tasuki-supervisor "$kind" "$dir" "$mask" "$pause" "$most" "$setup" >/dev/null 2>"$state.err"
   else
     set -m 2>/dev/null
     printf '%s\n' "$env" |
-      nohup sh -c "$supervise" tasuki-supervisor "$kind" "$dir" "$mask" "$pause" "$most" >/dev/null 2>"$state.err" &
+      nohup sh -c "$supervise" tasuki-supervisor "$kind" "$dir" "$mask" "$pause" "$most" "$setup" >/dev/null 2>"$state.err" &
   fi
 fi
 ready && exit 0

@@ -1,8 +1,8 @@
-# The supervisor: sh -c TEXT NAME KIND DIR UMASK PAUSE MOST, with "export"
-# commands on its standard input. It is the parent of the program, in a session
+# The supervisor: sh -c TEXT NAME KIND DIR UMASK PAUSE MOST SETUP, with "export"
+# commands, and the function setup if SETUP says so, on its standard input. It is the parent of the program, in a session
 # of its own. File 3 is the FIFO: nobody else may hold it, so that its end is
 # seen at once however it ends.
-kind=$1 dir=$2 mask=$3 pause=$4 most=$5
+kind=$1 dir=$2 mask=$3 pause=$4 most=$5 setup=$6
 mkdir "$state" 2>/dev/null || exit 0 # the claim: another one was first
 mkfifo "$state/alive" || exit 1
 exec 3<>"$state/alive"
@@ -23,6 +23,43 @@ official)
   ;;
 *) set -- "$dir/run" ;;
 esac
+
+end() {
+  echo "$1" >"$state/exit.new"
+  mv "$state/exit.new" "$state/exit" 3>&-
+}
+
+# A program that registers by itself does so first. What an earlier registration
+# in this guest left would be refused.
+if [ "$setup" = yes ]; then
+  (
+    exec 3>&-
+    me=$(exec sh -c 'echo "$PPID"')
+    echo "$me $(started "$me")" >"$state/program"
+    umask "$mask"
+    case $kind in
+    official)
+      cd "$dir" || exit 126
+      rm -f .runner .credentials .credentials_rsaparams
+      if [ -x ./config.sh ]; then set -- ./config.sh; else set -- ./bin/Runner.Listener configure; fi
+      ;;
+    act)
+      cd "$HOME" || exit 126
+      rm -f settings.json
+      set -- "$dir/github-act-runner" configure
+      ;;
+    *)
+      cd "$HOME" || exit 126
+      set -- "$dir/configure"
+      ;;
+    esac
+    eval "$env"
+    setup "$@"
+  ) </dev/null >>"$state/log" 2>&1 || {
+    end 78
+    exit
+  }
+fi
 
 tries=0
 while :; do
@@ -47,5 +84,4 @@ while :; do
   tries=$((tries + 1))
   sleep "$pause" 3>&-
 done
-echo "$code" >"$state/exit.new"
-mv "$state/exit.new" "$state/exit" 3>&-
+end "$code"
