@@ -213,3 +213,20 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseOCIConfig(f *testing.F) {
+	f.Add(EncodeOCIConfig(map[string]string{image.LabelOS: "linux", "a/b": "c\n\"d"}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		labels, err := ParseOCIConfig(b)
+		if err != nil {
+			return
+		}
+		again := EncodeOCIConfig(labels)
+		if !json.Valid(again) {
+			t.Fatalf("encoded again it is not JSON: %s", again)
+		}
+		if _, err := ParseOCIConfig(again); err != nil {
+			t.Errorf("encoded again: %v", err)
+		}
+	})
+}

@@ -35,7 +35,9 @@ type bootManifest struct {
 	ArtifactType  string               `json:"artifactType"`
 	Config        tartfmt.Descriptor   `json:"config"`
 	Layers        []tartfmt.Descriptor `json:"layers"`
-	Annotations   map[string]string    `json:"annotations"`
+	// Subject is the image, for registries that list what refers to one.
+	Subject     tartfmt.Descriptor `json:"subject,omitzero"`
+	Annotations map[string]string  `json:"annotations"`
 }
 
 // bootTag is the tag of the boot artifact of an image.
@@ -92,19 +94,19 @@ func describeFile(path, mediaType string) (tartfmt.Descriptor, error) {
 }
 
 // pushBootArtifact tags the uploaded files as belonging to an image.
-func (c *client) pushBootArtifact(ctx context.Context, imageDigest string, layers []tartfmt.Descriptor) error {
+func (c *client) pushBootArtifact(ctx context.Context, img tartfmt.Descriptor, layers []tartfmt.Descriptor) error {
 	config := describe(emptyJSON, mediaEmpty)
 	if err := c.upload(ctx, memoryBlob(config, emptyJSON)); err != nil {
 		return err
 	}
 	b, err := json.Marshal(bootManifest{
 		SchemaVersion: 2, MediaType: tartfmt.MediaManifest, ArtifactType: mediaBootArtifact,
-		Config: config, Layers: layers, Annotations: map[string]string{annotationImage: imageDigest},
+		Config: config, Layers: layers, Subject: img, Annotations: map[string]string{annotationImage: img.Digest},
 	})
 	if err != nil {
 		return err
 	}
-	return c.putManifest(ctx, bootTag(imageDigest), describe(b, "").Digest, b)
+	return c.putManifest(ctx, bootTag(img.Digest), describe(b, "").Digest, b)
 }
 
 // pullBootFiles brings the files that the image's labels name into dir. The

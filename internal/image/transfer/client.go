@@ -127,7 +127,11 @@ func (c *client) pause(ctx context.Context, what string, n int, err error) error
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if n >= c.opt.Tries || !transient(err) {
+	tries := c.opt.Tries
+	if retryAfter(err) > 0 { // a registry that says when to come back is busy, not broken
+		tries *= busyFactor
+	}
+	if n >= tries || !transient(err) {
 		return err
 	}
 	wait := c.opt.Backoff.Delay(n, nil)
@@ -138,6 +142,9 @@ func (c *client) pause(ctx context.Context, what string, n int, err error) error
 	c.opt.Log.Warn("image transfer tries again", "ref", c.ref.String(), "step", what, "try", n, "wait", wait.Round(time.Millisecond), "err", err)
 	return backoff.Sleep(ctx, wait)
 }
+
+// busyFactor is how many more tries a registry gets that says when to come back.
+const busyFactor = 5
 
 // mostSpread is how far hosts that were told to come back together are spread.
 const mostSpread = 30 * time.Second

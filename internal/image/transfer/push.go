@@ -77,13 +77,13 @@ func push(ctx context.Context, src *image.Source, ref image.Ref, opt Options) (s
 		return "", err
 	}
 	b := m.Encode()
-	digest := describe(b, "").Digest
+	img := describe(b, tartfmt.MediaManifest)
 	if len(boot) > 0 {
-		if err := c.pushBootArtifact(ctx, digest, boot); err != nil {
+		if err := c.pushBootArtifact(ctx, img, boot); err != nil {
 			return "", fmt.Errorf("boot artifact: %w", err)
 		}
 	}
-	return digest, c.putManifest(ctx, ref.Tag(), digest, b)
+	return img.Digest, c.putManifest(ctx, ref.Tag(), img.Digest, b)
 }
 
 // pushSmall uploads what is not disk and describes it in the manifest.
