@@ -9,6 +9,7 @@ import (
 	"github.com/mirego/tasuki/internal/base/backoff"
 	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/guest"
+	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/runner"
 )
 
@@ -43,7 +44,7 @@ func (k *keeper) register(ctx context.Context) (runner.State, string, error) {
 		case heard := <-k.follower.news:
 			if heard.exit != nil {
 				k.ended = heard.exit
-				return "", "", fmt.Errorf("the runner program ended with status %d before it registered; %s", heard.exit.Code, k.lastWords())
+				return "", "", k.ends("before it registered")
 			}
 			if to, reason, err := k.signal(ctx, heard.Signal); to != "" || err != nil {
 				return to, reason, err
@@ -71,6 +72,22 @@ func (k *keeper) register(ctx context.Context) (runner.State, string, error) {
 			ask.Reset(pace.Delay(n, nil))
 			n++
 		}
+	}
+}
+
+// exitDeprecated is the exit status of an official runner of a version that
+// GitHub gives no jobs to. Source: actions/runner, Constants.cs.
+const exitDeprecated = 7
+
+// ends says what the runner program's end, which came too early, means.
+func (k *keeper) ends(when string) error {
+	switch code := k.ended.Code; {
+	case code == exitDeprecated && k.program().Kind == image.RunnerOfficial:
+		return errDeprecated
+	case code == guest.SetupFailed && k.rec.ByToken:
+		return fmt.Errorf("the runner program could not register itself; %s", k.lastWords())
+	default:
+		return fmt.Errorf("the runner program ended with status %d %s; %s", code, when, k.lastWords())
 	}
 }
 
@@ -190,7 +207,7 @@ func (k *keeper) idle(ctx context.Context) (runner.State, string, error) {
 			if heard.exit != nil {
 				k.ended = heard.exit
 				if heard.exit.Code != 0 {
-					return "", "", fmt.Errorf("the runner program ended with status %d before it had a job; %s", heard.exit.Code, k.lastWords())
+					return "", "", k.ends("before it had a job")
 				}
 				// It may have executed a job whose line we could not read.
 				return runner.Leaving, fmt.Sprintf("the runner program ended with status %d", heard.exit.Code), nil
