@@ -25,6 +25,7 @@ type app struct {
 // commands are all there are, in the order of the help.
 var commands = []func(*app) *cobra.Command{
 	newDemo,
+	newInit,
 	newHostGroup,
 	newStatus,
 	newWhy,

@@ -181,3 +181,20 @@ func (c *Client) AwaitInstallation(ctx context.Context) error {
 
 // same compares two texts in a time that says nothing of them.
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
+
+// CheckScope says whether a text is a scope: "owner/repository", "organisation"
+// or "enterprises/name".
+func CheckScope(name string) error {
+	_, err := parseScope(name)
+	return err
+}
+
+// Needs says for a person which permission a credential needs for a scope; ""
+// for what is none.
+func Needs(name string) string {
+	s, err := parseScope(name)
+	if err != nil {
+		return ""
+	}
+	return strings.ToUpper(s.needs[:1]) + s.needs[1:]
+}
