@@ -106,10 +106,13 @@ type Options struct {
 	// ImageRefresh is the pace of asking what an image reference means; 0: 1 min.
 	ImageRefresh time.Duration
 
-	Pools   []Pool
-	Journal Journal
-	Events  event.Sink // nil: nobody listens
-	Log     *slog.Logger
+	Pools []Pool
+	// Releases of the runner program, for guests whose image carries an older
+	// one; nil: every guest runs the image's.
+	Releases Releases
+	Journal  Journal
+	Events   event.Sink // nil: nobody listens
+	Log      *slog.Logger
 	// NewKey makes a login key for one guest: the private key in PEM and the
 	// public one in authorized_keys form.
 	NewKey func() (private secret.String, public string, err error)
@@ -352,6 +355,7 @@ func (a *Agent) decide() []pool.Action {
 	}
 	var wants []pool.Want
 	for _, p := range a.pools {
+		a.reconsider(p)
 		w := pool.Want{
 			Pool: p.Spec.Name, Driver: driverName(p.Driver), Demand: p.Demand.Want(), Most: p.Spec.Most,
 			Blocked: p.blocked(now), Drain: a.drains(p), Yielded: p.yielded,

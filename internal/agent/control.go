@@ -58,7 +58,7 @@ func (p *poolState) status(runners []runner.Record) api.Pool {
 	want := p.Demand.Want()
 	s := api.Pool{
 		Name: p.Spec.Name, Scope: p.Spec.Scope, Labels: p.labels, Image: p.Spec.Image, Digest: p.image.Digest,
-		Standby: want.Runners(), Demand: want.Why, Jobs: len(want.Jobs), Draining: p.drained, Waits: p.waiting,
+		Standby: want.Runners(), Demand: want.Why, Jobs: len(want.Jobs), Draining: p.drained, Waits: p.waiting, Deprecated: p.deprecated,
 	}
 	if len(want.Jobs) > 0 {
 		s.OldestJob = want.Jobs[0].UTC()

@@ -250,6 +250,9 @@ func (k *keeper) fail(reason string, err error) {
 	defer k.a.mu.Unlock()
 	if p := k.a.poolNamed(k.rec.Pool); p != nil {
 		p.failed(reason, err, time.Now())
+		if d, ok := errors.AsType[deprecated](err); ok {
+			k.a.refuse(p, k.name, d, time.Now())
+		}
 	}
 }
 

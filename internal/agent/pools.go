@@ -33,11 +33,13 @@ type poolState struct {
 	hasImage bool
 	imageErr string
 
-	drained   bool
-	failures  int       // runners that failed in a row
-	notBefore time.Time // no new runner before
-	lastError string
-	waiting   string // why the pool has fewer runners than it wants
+	drained    bool
+	failures   int       // runners that failed in a row
+	notBefore  time.Time // no new runner before
+	lastError  string
+	refused    *refusal // GitHub gives no jobs to its runners' version
+	deprecated int      // how many runners that happened to since the agent started
+	waiting    string   // why the pool has fewer runners than it wants
 
 	hungry    time.Time // since when it wants a runner and has none; zero: it has
 	contented time.Time // since when it wants none, while it is hungry
@@ -55,6 +57,8 @@ func (p *poolState) blocked(now time.Time) string {
 		return "image not on this host: " + p.imageErr
 	case !p.hasImage:
 		return "image is being brought to this host: " + p.Spec.Image
+	case p.refused != nil && now.Before(p.notBefore):
+		return fmt.Sprintf("%v; asked again at %s", p.refused, p.notBefore.UTC().Format("15:04:05 UTC"))
 	case now.Before(p.notBefore):
 		return fmt.Sprintf("%d failed in a row, next try at %s: %s", p.failures, p.notBefore.UTC().Format("15:04:05 UTC"), p.lastError)
 	}
@@ -104,7 +108,9 @@ func (p *poolState) failed(reason string, err error, now time.Time) {
 	p.notBefore = now.Add(delay)
 }
 
-func (p *poolState) succeeded() { p.failures, p.notBefore, p.lastError = 0, time.Time{}, "" }
+func (p *poolState) succeeded() {
+	p.failures, p.notBefore, p.lastError, p.refused = 0, time.Time{}, "", nil
+}
 
 type standby int
 
@@ -146,6 +152,7 @@ func (a *Agent) setPools(pools []Pool) error {
 		s := &poolState{Pool: p, labels: labels, config: fingerprint(p.Spec, labels)}
 		if old := a.poolNamed(p.Spec.Name); old != nil {
 			s.drained = old.drained
+			s.deprecated = old.deprecated
 			s.hungry, s.contented, s.yielded = old.hungry, old.contented, old.yielded
 			if old.Spec.Image == p.Spec.Image && old.Images == p.Images {
 				s.image, s.hasImage = old.image, old.hasImage
@@ -159,6 +166,7 @@ func (a *Agent) setPools(pools []Pool) error {
 		}
 		if !seen[old.Spec.Name] {
 			delete(a.problems, imageProblem(old))
+			delete(a.problems, runnerProblem(old.Spec.Name))
 		}
 	}
 	a.pools = next

@@ -207,7 +207,10 @@ func (k *keeper) launchOnce(ctx context.Context) (runner.State, string, error) {
 	if err := k.hook(ctx, "before_job", s.BeforeJob); err != nil {
 		return "", "", err
 	}
-	program := k.program()
+	program, err := k.bringRunner(ctx)
+	if err != nil {
+		return "", "", err
+	}
 	program.Env, program.Secrets, program.Setup = env(k.pool), k.credential.Env, k.credential.Setup
 	if err := guest.Launch(ctx, k.channel, program); err != nil {
 		return "", "", err

@@ -28,8 +28,6 @@ const (
 	jobLookup         = 30 * time.Second
 )
 
-var errDeprecated = errors.New("GitHub gives no jobs to this version of the runner program: put a newer one into the image")
-
 // register waits until GitHub lists the runner as online, or until its program
 // says that a job came even before we saw that.
 func (k *keeper) register(ctx context.Context) (runner.State, string, error) {
@@ -83,7 +81,7 @@ const exitDeprecated = 7
 func (k *keeper) ends(when string) error {
 	switch code := k.ended.Code; {
 	case code == exitDeprecated && k.program().Kind == image.RunnerOfficial:
-		return errDeprecated
+		return k.refusedVersion()
 	case code == guest.SetupFailed && k.rec.ByToken:
 		return fmt.Errorf("the runner program could not register itself; %s", k.lastWords())
 	default:
@@ -158,7 +156,7 @@ func (k *keeper) signal(ctx context.Context, s guest.Signal) (runner.State, stri
 		}
 		return runner.Busy, s.Job, nil
 	case guest.Deprecated:
-		return "", "", errDeprecated
+		return "", "", k.refusedVersion()
 	case guest.RegistrationGone:
 		return k.again(ctx, "GitHub has forgotten the registration")
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/emulator"
 	"github.com/mirego/tasuki/internal/emulator/workflow"
+	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/journal"
 	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm/fake"
@@ -306,4 +307,28 @@ func (w *world) nothingLeft() {
 
 func contains(text string, parts ...string) bool {
 	return !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(text, p) })
+}
+
+// eventList keeps events.
+type eventList struct {
+	mu   sync.Mutex
+	seen []event.Event
+}
+
+// Emit implements event.Sink.
+func (l *eventList) Emit(e event.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen = append(l.seen, e)
+}
+
+func (l *eventList) count(kind event.Kind) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.seen {
+		if e.Kind == kind {
+			n++
+		}
+	}
+	return n
 }

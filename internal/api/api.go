@@ -62,6 +62,9 @@ type Pool struct {
 	OldestJob time.Time `json:"oldest_job,omitzero"`
 	Busy      int       `json:"busy"`
 	Draining  bool      `json:"draining"`
+	// Deprecated counts the runners that GitHub gave no jobs because of the
+	// version of their program, since the agent started.
+	Deprecated int `json:"deprecated,omitempty"`
 	// Waits says why the pool has fewer runners than it wants; empty: it has all.
 	Waits string `json:"waits,omitempty"`
 }

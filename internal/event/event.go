@@ -17,19 +17,21 @@ type Kind string
 
 // The kinds of events.
 const (
-	RunnerMoved   Kind = "runner.moved"   // a runner entered a state
-	RunnerJob     Kind = "runner.job"     // more is known of a runner's job
-	PoolWaits     Kind = "pool.waits"     // a pool wants a runner and must wait; Reason says for what
-	PoolReady     Kind = "pool.ready"     // and no longer
-	ImagePulling  Kind = "image.pulling"  // an image is on its way; Done and Total count its bytes
-	ImageReady    Kind = "image.ready"    // a pool's image is on the host
-	ImageFailed   Kind = "image.failed"   // and could not be brought
-	OrphanRemoved Kind = "orphan.removed" // something of ours that nobody needed was taken away
-	HostStarted   Kind = "host.started"
-	HostDraining  Kind = "host.draining"
-	HostResumed   Kind = "host.resumed"
-	HostReloaded  Kind = "host.reloaded" // a changed configuration was taken over
-	HostStopped   Kind = "host.stopped"
+	RunnerMoved Kind = "runner.moved" // a runner entered a state
+	RunnerJob   Kind = "runner.job"   // more is known of a runner's job
+	// RunnerDeprecated: GitHub gives no jobs to the version of a runner's program.
+	RunnerDeprecated Kind = "runner.deprecated"
+	PoolWaits        Kind = "pool.waits"     // a pool wants a runner and must wait; Reason says for what
+	PoolReady        Kind = "pool.ready"     // and no longer
+	ImagePulling     Kind = "image.pulling"  // an image is on its way; Done and Total count its bytes
+	ImageReady       Kind = "image.ready"    // a pool's image is on the host
+	ImageFailed      Kind = "image.failed"   // and could not be brought
+	OrphanRemoved    Kind = "orphan.removed" // something of ours that nobody needed was taken away
+	HostStarted      Kind = "host.started"
+	HostDraining     Kind = "host.draining"
+	HostResumed      Kind = "host.resumed"
+	HostReloaded     Kind = "host.reloaded" // a changed configuration was taken over
+	HostStopped      Kind = "host.stopped"
 )
 
 // Event is one thing that happened.

@@ -129,7 +129,10 @@ type Record struct {
 	// ImageLabels are the image's: an agent that adopts the runner needs them
 	// to get into the guest.
 	ImageLabels map[string]string `json:"image_labels,omitempty"`
-	Config      string            `json:"config,omitempty"` // fingerprint of the pool's settings that it was made from
+	// RunnerVersion is that of the program in the guest, where it is not the one
+	// that ImageLabels say.
+	RunnerVersion string `json:"runner_version,omitempty"`
+	Config        string `json:"config,omitempty"` // fingerprint of the pool's settings that it was made from
 	// Tries counts registrations in this same guest beyond the first.
 	Tries     int       `json:"tries,omitempty"`
 	Job       Job       `json:"job,omitzero"`

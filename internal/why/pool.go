@@ -117,7 +117,7 @@ var waits = []struct {
 	{Most, "the pool has as many runners as it may", "", "wait, or raise its max"},
 	{Yielded, "gave its slot", "", "wait, or raise host.slots"},
 	{Deprecated, "", "deprecated", "let the host bring the newest runner program, or build the image with it"},
-	{Deprecated, "", "gives no jobs to this version", "let the host bring the newest runner program, or build the image with it"},
+	{Deprecated, "", "gives no jobs to ", "let the host bring the newest runner program, or build the image with it"},
 	{Limited, "", "GitHub is left alone until", "wait; fewer hosts for each credential, or a GitHub App"},
 	{Denied, "", "GitHub refuses us", "tasuki github check"},
 	{Failing, "", "failed in a row", "tasuki events shows where they fail; tasuki logs RUNNER what the program said"},
