@@ -81,6 +81,8 @@ type generation struct {
 
 	surplus   []time.Time // assigned jobs of the statistics that we do not know
 	holder    string      // who else holds the session
+	known     bool        // it was asked whose the session is, and it is ours
+	heard     bool        // the session is, or was, ours
 	figures   figures     // the last statistics
 	told      time.Time   // when they came
 	interrupt func()      // ends a poll that waits

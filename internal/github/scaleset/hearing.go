@@ -38,7 +38,6 @@ func (l *hearing) run(ctx context.Context) error {
 			failures, slow = 0, 0
 			continue
 		case errors.Is(err, errClosed):
-			l.gone = true
 			return err
 		case errors.Is(err, errSlow):
 			if slow++; slow == maxSlow {
@@ -65,6 +64,10 @@ func (l *hearing) hear(ctx context.Context) error {
 		last, capacity := l.asking()
 		wait, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
+		if l.draining() {
+			end := time.AfterFunc(drainPace, func() { stop(errInterrupted) })
+			defer end.Stop()
+		}
 		l.interruptible(func() { stop(errInterrupted) })
 		m, err = l.s.svc.poll(wait, l.open, last, capacity)
 		if errors.Is(err, errInterrupted) {
@@ -79,6 +82,12 @@ func (l *hearing) hear(ctx context.Context) error {
 		return l.recount(ctx)
 	}
 	return l.handle(ctx, m)
+}
+
+func (l *hearing) draining() bool {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return !l.g.Draining.IsZero()
 }
 
 var errInterrupted = errors.New("what the set announces has changed")
@@ -113,6 +122,7 @@ func (l *hearing) tried(ctx context.Context, call func(context.Context) error) e
 			l.statistics(next.statistics)
 			err = call(ctx)
 		case statusOf(failed) != 0 && statusOf(failed) < http.StatusInternalServerError:
+			l.gone = true
 			return errors.Join(errClosed, failed)
 		default:
 			return failed

@@ -16,6 +16,8 @@ import (
 var (
 	// failurePace is how long to wait after failures in a row.
 	failurePace = backoff.Policy{First: time.Second, Most: time.Minute}
+	// deniedPace is for refusals that only a person can mend.
+	deniedPace = backoff.Policy{First: 5 * time.Second, Most: 5 * time.Minute}
 	// conflictPace is for a session of our own that an agent before us left
 	// open; it ends by itself, after some 50 s as measured by others.
 	conflictPace = backoff.Policy{First: 2 * time.Second, Most: 20 * time.Second}
@@ -38,6 +40,8 @@ const (
 	steady = time.Minute
 	// silence is how long after the last statistics new ones are asked for.
 	silence = 5 * time.Minute
+	// drainPace is how often a set that drains is looked at.
+	drainPace = 5 * time.Second
 	// drainPatience is how long runners of a set that drains may stay.
 	drainPatience = 15 * time.Minute
 )
@@ -112,13 +116,13 @@ func (s *Set) failed(g *generation, err error, failures int, since time.Time) ti
 	s.log.Debug("listening failed", "scale_set", g.Base, "failures", failures, "err", err)
 	var c *conflict
 	if errors.As(err, &c) && !c.ours {
-		s.held(g, who(c.owner))
+		s.held(g, who(c.owner), false)
 		s.report(g, fmt.Sprintf("scale set %q is held by %s, and GitHub lets one host at a time listen to a set: "+
 			"give this host's pool a scaleset name of its own, or use standby for a pool that several hosts share", g.Base, who(c.owner)))
 		return foreignPace.Delay(failures, s.opt.Random)
 	}
-	s.held(g, "")
 	if c != nil {
+		s.held(g, "", true)
 		if time.Since(since) > maxConflict {
 			s.report(g, fmt.Sprintf("scale set %q: our own session of before is still open since %s; it is asked again until it ends",
 				g.Base, since.UTC().Format("15:04:05 UTC")))
@@ -131,7 +135,11 @@ func (s *Set) failed(g *generation, err error, failures int, since time.Time) ti
 	if failures >= fewFailures || g.ID == 0 || errors.Is(err, runner.ErrDenied) {
 		s.report(g, fmt.Sprintf("scale set %q: %v", g.Base, err))
 	}
-	return paced(err, failurePace.Delay(failures, s.opt.Random))
+	pace := failurePace
+	if errors.Is(err, runner.ErrDenied) {
+		pace = deniedPace
+	}
+	return paced(err, pace.Delay(failures, s.opt.Random))
 }
 
 // paced is a pause, or what GitHub asked for if that is longer.
@@ -143,11 +151,15 @@ func paced(err error, pause time.Duration) time.Duration {
 	return pause
 }
 
-// held keeps who else holds the session; "": nobody.
-func (s *Set) held(g *generation, holder string) {
+// held keeps who else holds the session; "": it is ours, or an error hid whose.
+func (s *Set) held(g *generation, holder string, known bool) {
 	s.mu.Lock()
-	same := g.holder == holder
-	g.holder = holder
+	before := *g
+	g.holder, g.known = holder, g.known || known
+	if holder != "" {
+		g.known = false
+	}
+	same := before.holder == g.holder && before.known == g.known
 	s.mu.Unlock()
 	if !same {
 		s.changed()
@@ -173,7 +185,7 @@ func (s *Set) serve(ctx context.Context, g *generation) (heard bool, err error) 
 	s.log.Info("listening to a scale set", "scale_set", g.Name, "id", g.ID, "session", open.id)
 	l := &hearing{s: s, g: g, open: open}
 	defer l.close(ctx)
-	s.held(g, "")
+	s.held(g, "", true)
 	s.report(g, "")
 	l.statistics(open.statistics)
 	return true, l.run(ctx)

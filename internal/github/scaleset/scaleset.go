@@ -238,11 +238,15 @@ func (s *Set) Want() pool.Demand {
 	if most := max(s.settings.Capacity, 1); len(jobs) > most {
 		jobs = jobs[:most]
 	}
-	why := fmt.Sprintf("scale set %s: %d assigned, warm: %d", name, len(jobs), s.settings.Warm)
-	if s.settings.Headroom > 0 {
-		why += fmt.Sprintf(", headroom: %d", s.settings.Headroom)
+	d := pool.Demand{Jobs: jobs, Warm: s.settings.Warm, Headroom: s.settings.Headroom}
+	if !current.known { // the set may be another host's
+		d.Warm, d.Headroom = 0, 0
 	}
-	return pool.Demand{Jobs: jobs, Warm: s.settings.Warm, Headroom: s.settings.Headroom, Why: why}
+	d.Why = fmt.Sprintf("scale set %s: %d assigned, warm: %d", name, len(jobs), d.Warm)
+	if d.Headroom > 0 {
+		d.Why += fmt.Sprintf(", headroom: %d", d.Headroom)
+	}
+	return d
 }
 
 // serving returns the sets of this service, those that drain included. The

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -37,7 +38,14 @@ type counter struct {
 	next http.RoundTripper
 	mu   sync.Mutex
 	seen map[string]int
-	each func(*http.Request) // if not nil, called first
+	each func(*http.Request) error // if not nil, called first
+}
+
+// before sets what is called before each request, whose error takes its place.
+func (c *counter) before(each func(*http.Request) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.each = each
 }
 
 func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -52,7 +60,9 @@ func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	each := c.each
 	c.mu.Unlock()
 	if each != nil {
-		each(r)
+		if err := each(r); err != nil {
+			return nil, err
+		}
 	}
 	return c.next.RoundTrip(r)
 }
@@ -133,6 +143,7 @@ func (w *world) pool(h host) *pool {
 	set, err := scaleset.New(scaleset.Options{
 		Service: w.service, Pool: "pool", Installation: h.installation, Host: "host-" + h.installation, File: h.file,
 		Random: func() float64 { return 0.5 },
+		Log:    slog.New(slog.NewTextHandler(w.t.Output(), nil)),
 	}, h.settings)
 	if err != nil {
 		w.t.Fatal(err)
@@ -183,9 +194,21 @@ func (p *pool) end() {
 	p.work.Wait()
 }
 
+// kill ends it as kill -9 does: nothing is said to GitHub.
+func (p *pool) kill() {
+	p.w.counted.before(func(r *http.Request) error {
+		if r.Method == http.MethodDelete && strings.Contains(r.URL.Path, "/sessions/") {
+			return errors.New("killed")
+		}
+		return nil
+	})
+	p.end()
+	p.w.counted.before(nil)
+}
+
 // keep is a small agent.
 func (p *pool) keep(ctx context.Context) {
-	tick := time.NewTicker(2 * time.Second)
+	tick := time.NewTicker(15 * time.Second)
 	defer tick.Stop()
 	resync := time.NewTicker(30 * time.Second)
 	defer resync.Stop()
@@ -290,11 +313,11 @@ func (w *world) finish(run int64) emulator.RunState {
 // until waits in the bubble's time.
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
-	for range 100_000 {
+	for range 40_000 {
 		if ok() {
 			return
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(250 * time.Millisecond)
 	}
 	w.t.Fatalf("it never came that %s; the state is %+v", what, w.State().ScaleSets)
 }
