@@ -103,7 +103,7 @@ func (a *app) deliver(ctx context.Context, src image.Source, names imageNames, s
 	if names.push.IsZero() {
 		return nil
 	}
-	digest, err := transfer.Push(ctx, src, names.push, s.images.options(names.push, nil))
+	digest, err := transfer.Push(ctx, src, names.push, s.images.options(ctx, names.push, nil))
 	if err != nil {
 		return err
 	}
