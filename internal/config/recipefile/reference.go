@@ -3,7 +3,6 @@ package recipefile
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/image"
@@ -16,14 +15,15 @@ func Reference() string {
 	var b strings.Builder
 	b.WriteString(referenceHead)
 	config.ReferenceTable(&b, "the file", "Recipe", Default())
-	config.ReferenceTable(&b, "disk, steps[].runner", "Disk", Files{})
-	config.ReferenceTable(&b, "disk.amd64, disk.arm64", "Files", Download{})
+	config.ReferenceTable(&b, "disk", "Disk", Files{})
+	config.ReferenceTable(&b, "disk.amd64, steps[].runner.amd64", "amd64", Download{})
+	config.ReferenceTable(&b, "disk.arm64, steps[].runner.arm64", "arm64", Download{})
 	config.ReferenceTable(&b, "debian", "Debian", Debian{Release: defaultRelease})
 	config.ReferenceTable(&b, "login", "Login", Login{})
 	config.ReferenceTable(&b, "guest", "Guest", Default().Guest)
 	config.ReferenceTable(&b, "guest.network", "Network", Default().Guest.Network)
 	config.ReferenceTable(&b, "guest.network.forwards[]", "Forwards", config.Forward{})
-	config.ReferenceTable(&b, "steps[]", "Steps", Step{Timeout: config.Duration(recipe.DefaultTimeout / time.Nanosecond)})
+	config.ReferenceTable(&b, "steps[]", "Steps", Step{Timeout: config.Duration(recipe.DefaultTimeout)})
 	config.ReferenceTable(&b, "steps[].copy[]", "Copy", Copy{})
 	config.ReferenceTable(&b, "steps[].runner", "Runner", Runner{Dir: defaultRunnerDir, Kind: image.RunnerOfficial})
 	config.ReferenceTable(&b, "secrets.NAME, login.password", "Secrets", config.Source{})

@@ -3,7 +3,8 @@
 # executable gets the name that its kind has.
 set -eu
 from=${TASUKI_RUNNER:?} dir=${TASUKI_RUNNER_DIR:?} kind=${TASUKI_RUNNER_KIND:?}
-case $dir in '~'/*) dir=$HOME/${dir#??} ;; esac
+case $dir in \~/*) dir=$HOME/${dir#??} ;; esac
+case $from in \~/*) from=$HOME/${from#??} ;; esac
 rm -rf "$dir"
 mkdir -p "$dir"
 if tar -tzf "$from" >/dev/null 2>&1; then
