@@ -106,6 +106,7 @@ type wiring struct {
 	scaleSets    *scaleSets
 	images       *registryImages
 	folders      *folderImages
+	tarts        map[string]*tartImages // by the guests' system
 }
 
 func newWiring(cfg *config.Config, installation string, log *slog.Logger) *wiring {
@@ -113,7 +114,7 @@ func newWiring(cfg *config.Config, installation string, log *slog.Logger) *wirin
 		host: cfg.Host, installation: installation, log: log,
 		ssh: &ssh.Dialer{}, drivers: map[string]vm.Driver{}, gitHubs: newGitHubs(log),
 		scaleSets: newScaleSets(cfg.Host, installation, log),
-		folders: &folderImages{},
+		folders:   &folderImages{}, tarts: map[string]*tartImages{},
 	}
 }
 
@@ -155,7 +156,7 @@ func (w *wiring) pools(ctx context.Context, cfg *config.Config) ([]agent.Pool, e
 		if err := readable(ctx, account); err != nil {
 			return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
 		}
-		if p.Driver, p.Dialer, err = w.driver(spec.Driver); err != nil {
+		if p.Driver, p.Dialer, err = w.driverOf(ctx, cfg.Pools[i]); err != nil {
 			return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
 		}
 		client, err := w.gitHubs.scope(account, spec.Scope)
@@ -168,7 +169,7 @@ func (w *wiring) pools(ctx context.Context, cfg *config.Config) ([]agent.Pool, e
 				return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
 			}
 		}
-		if p.Images, err = w.imagesFor(spec.Driver); err != nil {
+		if p.Images, err = w.imagesOf(cfg.Pools[i]); err != nil {
 			return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
 		}
 		out = append(out, p)
@@ -212,7 +213,7 @@ func (w *wiring) newDriver(name string) (vm.Driver, error) {
 			Dir: filepath.Join(w.host.Home, "fake"), Installation: w.installation, Prefix: w.host.Prefix + "-",
 		})
 	}
-	return nil, withHint(fmt.Errorf("driver %q is not in this version yet: %w", name, vm.ErrUnsupported), "use driver qemu, or remove the pool")
+	return nil, fmt.Errorf("there is no driver %q: %w", name, vm.ErrUnsupported)
 }
 
 // imagesFor returns where the images of a driver's guests come from.

@@ -172,7 +172,7 @@ func (k *checker) pools() {
 				k.bad(where, fmt.Sprintf("the pools want %d runners waiting up to here and the host has %d slots", sum, slots), "lower a standby or raise host.slots")
 			}
 		}
-		if p.Driver == "tart" && waiting > 0 {
+		if p.Driver == "tart" && p.Tart.WithDefaults().OS == image.OSDarwin && waiting > 0 {
 			macs += waiting
 			if macs > maxMacGuests && macs-waiting <= maxMacGuests {
 				k.bad(where, fmt.Sprintf("the pools want %d macOS guests up to here and a Mac may run %d", macs, maxMacGuests), "lower a standby; Apple's licence and the hypervisor allow no more")

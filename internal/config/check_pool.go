@@ -55,6 +55,7 @@ func (k *poolChecker) all() {
 	k.network()
 	k.deadlines()
 	k.env()
+	k.tart()
 	k.texts()
 }
 

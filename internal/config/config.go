@@ -89,6 +89,7 @@ type Settings struct {
 	Memory           Size                      `yaml:"memory,omitempty" doc:"Memory of a guest."`
 	Disk             Size                      `yaml:"disk,omitempty" doc:"Grow the guest's disk to this size. Empty: as large as the image's."`
 	Network          Network                   `yaml:"network,omitempty" doc:"What a guest can reach."`
+	Tart             Tart                      `yaml:"tart,omitempty" doc:"What only guests under tart have."`
 	Standby          int                       `yaml:"standby" doc:"How many runners wait for a job, beside those that execute one. For pools that several hosts share. Not beside scaleset."`
 	ScaleSet         *ScaleSet                 `yaml:"scaleset,omitempty" doc:"Start runners for the jobs that GitHub assigns to a runner scale set, instead of keeping some on standby. One host listens to a set."`
 	Max              int                       `yaml:"max,omitempty" doc:"How many runners at once. 0: as many as there are slots."`
@@ -112,6 +113,8 @@ type ScaleSet struct {
 type Network struct {
 	Mode     vm.NetworkMode `yaml:"mode,omitempty" doc:"internet: out, but to nothing on this host and to no other guest. isolated: the forwards and nothing else." enum:"internet,isolated"`
 	Forwards []Forward      `yaml:"forwards,omitempty" doc:"Addresses of this host that an isolated guest can reach."`
+	Allow    []string       `yaml:"allow,omitempty" doc:"IPv4 networks that a guest can reach beside what the mode says (driver tart)." example:"10.1.0.0/16"`
+	Block    []string       `yaml:"block,omitempty" doc:"IPv4 networks that a guest cannot reach (driver tart)." example:"192.0.2.0/24"`
 }
 
 // Forward makes one address of the host's reachable from a guest.

@@ -23,7 +23,7 @@ func (p Pool) spec() pool.Spec {
 		Name: p.Name, Image: p.Image, Driver: p.Driver, Scope: p.Scope, Group: p.Group, Labels: p.Labels,
 		Registration: p.Registration, Runner: p.Runner,
 		CPUs: p.CPUs, MemoryMiB: p.Memory.MiB(), DiskGB: p.Disk.GB(),
-		Network: vm.Network{Mode: p.Network.Mode},
+		Network: vm.Network{Mode: p.Network.Mode, Allow: p.Network.Allow, Block: p.Network.Block},
 		Standby: p.Standby, Most: p.Max,
 		MaxJob: time.Duration(p.MaxJobTime), HoldAfterFailure: time.Duration(p.HoldAfterFailure),
 		Env:       maps.Clone(p.Env),
@@ -32,6 +32,9 @@ func (p Pool) spec() pool.Spec {
 	}
 	if p.ScaleSet != nil {
 		s.ScaleSet = p.ScaleSet.Name
+	}
+	if p.Driver == "tart" {
+		s.Machine = p.Tart.machine()
 	}
 	for _, f := range p.Network.Forwards {
 		s.Network.Forwards = append(s.Network.Forwards, vm.Forward{Guest: f.Guest, Host: f.Host})

@@ -30,3 +30,13 @@ func NewKey() (private secret.String, public string, err error) {
 	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sshPub)))
 	return secret.New(string(pem.EncodeToMemory(block))), line, nil
 }
+
+// Public returns the public half of a login key, as a line of an
+// authorized_keys file, without its end.
+func Public(private secret.String) (string, error) {
+	signer, err := ssh.ParsePrivateKey([]byte(private.Reveal()))
+	if err != nil {
+		return "", fmt.Errorf("cannot read the login key: %w", err)
+	}
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))), nil
+}
