@@ -86,6 +86,7 @@ var thirdParty = map[string][]string{
 	"golang.org/x/sync":                       {"image"},
 	"golang.org/x/sys":                        {"base", "image", "registry", "vm/qemu"},
 	"golang.org/x/term":                       {"cli"},
+	"modernc.org/sqlite":                      {"history"},
 }
 
 // execUser is the only package that runs programs.
