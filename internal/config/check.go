@@ -61,6 +61,7 @@ func (k *checker) all() {
 	k.host()
 	k.github()
 	k.registries()
+	k.monitoring()
 	k.registryServer()
 	for i := range k.c.Pools {
 		p := &poolChecker{checker: k, p: &k.c.Pools[i], path: fmt.Sprintf("pools[%d]", i)}
