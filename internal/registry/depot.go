@@ -201,17 +201,26 @@ func readDir(dir string) ([]fs.DirEntry, error) {
 	return entries, err
 }
 
-// lastTouched is the latest modification of a directory or what lies in it.
+// lastTouched is the latest modification of the files below a directory; where
+// there are none yet, of the directory.
 func lastTouched(dir string) time.Time {
-	var last time.Time
-	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+	var last, made time.Time
+	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return nil //nolint:nilerr // what is gone meanwhile does not count
 		}
-		if info, err := e.Info(); err == nil && info.ModTime().After(last) {
+		info, err := e.Info()
+		switch {
+		case err != nil:
+		case path == dir:
+			made = info.ModTime()
+		case !e.IsDir() && info.ModTime().After(last):
 			last = info.ModTime()
 		}
 		return nil
 	})
+	if last.IsZero() {
+		return made
+	}
 	return last
 }
