@@ -10,7 +10,8 @@ import (
 // Seed is what a NoCloud medium tells cloud-init.
 type Seed struct {
 	// Instance is the machine's identity. cloud-init sets a machine up when it
-	// sees a new one.
+	// sees a new one: above all the network, which it ties to the address of the
+	// network card, so that each guest needs an identity of its own.
 	Instance string
 	Hostname string
 	// User is made, may use sudo without a password, and logs in by Key, a line
@@ -38,11 +39,8 @@ func (s Seed) Write(path string) error {
 	if err != nil {
 		return err
 	}
-	// By kind, not by address: each guest has another one.
-	const network = `{"version": 2, "ethernets": {"all": {"match": {"name": "e*"}, "dhcp4": true}}}`
 	medium := iso9660("cidata", []isoFile{
 		{"meta-data", append(metaData, '\n')},
-		{"network-config", []byte(network + "\n")},
 		{"user-data", append([]byte("#cloud-config\n"), append(userData, '\n')...)},
 	})
 	if err := os.WriteFile(path, medium, 0o600); err != nil {

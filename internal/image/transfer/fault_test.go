@@ -349,8 +349,10 @@ func damage(t *testing.T, s *store.Store, digest string) {
 	junk := bytes.Repeat([]byte("junk"), 1024)
 	for i := range int64(20) { // chunks of 2 MiB, those of zeros included
 		if !slices.Contains(lines, fmt.Sprint(i)) {
-			if _, err := disk.WriteAt(junk, i*2*mib+512*1024); err != nil {
-				t.Fatal(err)
+			for _, at := range []int64{512 << 10, 1536 << 10} { // among data, and where zeros are to be
+				if _, err := disk.WriteAt(junk, i*2*mib+at); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 	}
