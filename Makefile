@@ -56,6 +56,13 @@ vet: ## gofmt, and go vet here and for the other platforms
 soak: ## the tests that take long: the same ones, with their long inputs
 	TASUKI_SOAK=1 scripts/test.sh -timeout 6h
 
+# Peers that are missing are left out of the table; crane and oras are built here.
+.PHONY: bench-images
+bench-images: ## our transfer of images beside skopeo, crane and oras, and what an update moves
+	-GOBIN=$(CURDIR)/bin/peers $(GO) install github.com/google/go-containerregistry/cmd/crane@v0.22.1
+	-GOBIN=$(CURDIR)/bin/peers $(GO) install oras.land/oras/cmd/oras@v1.3.6
+	PATH="$(CURDIR)/bin/peers:$$PATH" $(GO) test -run '^$$' -bench 'Peers|Delta' -benchtime 5x -timeout 60m ./internal/image/transfer
+
 .PHONY: clean
 clean: ## remove what was built here
 	rm -rf bin
