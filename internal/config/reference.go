@@ -35,6 +35,8 @@ func Reference() string {
 	section(&b, "pools[].scaleset", "Scaleset", reflect.ValueOf(ScaleSet{}))
 	section(&b, "pools[].network", "Network", reflect.ValueOf(d.Defaults.Network))
 	section(&b, "pools[].network.forwards[]", "Forwards", reflect.ValueOf(Forward{}))
+	section(&b, "pools[].tart", "Tart", reflect.ValueOf(Tart{}.WithDefaults()))
+	section(&b, "pools[].tart.shares[]", "Shares", reflect.ValueOf(Share{}))
 	section(&b, "pools[].files[]", "Files", reflect.ValueOf(File{Mode: fileMode}))
 	section(&b, "pools[].hooks", "Hooks", reflect.ValueOf(Hooks{}))
 	section(&b, "…hooks.before_job, …hooks.after_job", "Texts", reflect.ValueOf(Text{}))
