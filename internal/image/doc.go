@@ -12,6 +12,9 @@
 // the org.tasuki prefix say how a guest of this image boots, who logs in, and
 // which host key it presents.
 //
+// Images stay on a host for as long as somebody needs them, and after that for
+// as long as there is space: Retention is that decision.
+//
 // The package stores nothing. Package store keeps images on disk, package
 // transfer moves them between a store and a registry.
 package image

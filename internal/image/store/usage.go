@@ -100,6 +100,14 @@ func inUse(dir string) bool {
 	return false
 }
 
+// Touch notes that the image is used now, as a hold does. It is no error if it is
+// not there.
+func (s *Store) Touch(digest string) {
+	if dir, err := s.path(digest); err == nil {
+		touch(dir)
+	}
+}
+
 // touch notes that the image is used now. Its directory's time is the record:
 // nothing else changes it, and losing it only changes an order.
 func touch(dir string) {

@@ -6,6 +6,14 @@
 // chunk counts only when its blob has the digest and decodes to the length
 // that the manifest states, and the manifest has the digest that was asked for.
 //
+// A layer travels only if its content is nowhere at hand. A pull takes content
+// that another image of this host has, at whatever place in its disk, from there:
+// cloned where the file system can, else copied, and hashed in any case, so a
+// damaged donor costs a fetch and nothing else. A push hashes the disk and
+// takes over the layers of the image that it was made from, and of the one
+// that has the tag, without compressing them; Copy and Tag move manifests as they
+// are, so a digest means the same image everywhere.
+//
 // What fails on the way (a cut connection, a 429 or 5xx answer, a corrupted
 // blob) is tried again, after a pause that grows and that honours Retry-After. A pull
 // that ends early leaves its chunks and a journal of them in the store's

@@ -43,7 +43,8 @@ func Resolve(ctx context.Context, ref image.Ref, opt Options) (digest string, er
 
 // Pull brings an image into the store and returns it. An image that is there
 // already is not fetched again, and one that is named by digest is then not
-// even asked for, so that a registry which is down does no harm. After a pull
+// even asked for, so that a registry which is down does no harm. What other local
+// images have of it is taken from them. After a pull
 // by tag the store remembers what the tag meant.
 //
 // The error wraps image.ErrNotInRegistry if the registry has no such image and
@@ -59,6 +60,7 @@ func Pull(ctx context.Context, ref image.Ref, s *store.Store, opt Options) (imag
 	if err := s.Remember(ref, img.Digest); err != nil {
 		return image.Local{}, err
 	}
+	s.Touch(img.Digest)
 	return img, nil
 }
 
