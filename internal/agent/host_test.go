@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -33,6 +34,14 @@ import (
 func TestMain(m *testing.M) {
 	if home := os.Getenv("TASUKI_TEST_HOST"); home != "" {
 		os.Exit(runHost(home))
+	}
+	flag.Parse()
+	// These tests wait for other processes and for pauses that are part of what
+	// they test; they need no processor meanwhile.
+	explicit := false
+	flag.Visit(func(f *flag.Flag) { explicit = explicit || f.Name == "test.parallel" })
+	if !explicit {
+		_ = flag.Set("test.parallel", "12")
 	}
 	os.Exit(m.Run())
 }
@@ -78,6 +87,14 @@ func runHost(home string) int {
 
 // hostOptions is a host of two slots whose guests are folders and processes.
 func hostOptions(home, url, program string, faults fake.Faults) (agent.Options, error) {
+	return site{home, url, program, installation}.options(faults)
+}
+
+// site is what hosts differ in.
+type site struct{ home, url, program, installation string }
+
+func (s site) options(faults fake.Faults) (agent.Options, error) {
+	home, url, program, installation := s.home, s.url, s.program, s.installation
 	driver, err := fake.New(fake.Options{Dir: filepath.Join(home, "guests"), Installation: installation, Prefix: "tasuki", Faults: faults})
 	if err != nil {
 		return agent.Options{}, err

@@ -150,7 +150,13 @@ type host struct {
 // changed before.
 func (w *world) run(faults fake.Faults, change func(*agent.Options)) *host {
 	w.t.Helper()
-	opt, err := hostOptions(w.home, w.url, w.program, faults)
+	return w.runAt(site{w.home, w.url, w.program, installation}, faults, change)
+}
+
+// runAt is run with a home and an installation of the host's own.
+func (w *world) runAt(at site, faults fake.Faults, change func(*agent.Options)) *host {
+	w.t.Helper()
+	opt, err := at.options(faults)
 	if err != nil {
 		w.t.Fatal(err)
 	}
