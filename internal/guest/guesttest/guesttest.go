@@ -60,6 +60,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"SupervisorKilled", testSupervisorKilled},
 		{"AllKilled", testAllKilled},
 		{"StopAndReset", testReset},
+		{"AnotherReleaseOfTheRunner", testRelease},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
