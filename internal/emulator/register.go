@@ -25,7 +25,7 @@ func (e *Emulator) postRegistration(w http.ResponseWriter, r *http.Request) {
 		githubError(w, http.StatusNotFound, "Not Found")
 		return
 	}
-	base, life := e.baseFor(r), e.opts.ScaleSets.AdminTokenLife
+	base, life := askedAt(r), e.opts.ScaleSets.AdminTokenLife
 	token := e.mint(kindManagement, s.kind+"/"+s.name, life, nil)
 	if e.opts.ScaleSets.NoExpiry {
 		token = e.mint(kindManagement, s.kind+"/"+s.name, life, jwt.MapClaims{"exp": nil})
@@ -33,6 +33,16 @@ func (e *Emulator) postRegistration(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{
 		"url": base + "/tenant/", "token_schema": "OAuthAccessToken", "token": token, "use_v2_flow": e.opts.Flow == FlowV2,
 	})
+}
+
+// askedAt is the emulator's address as the maker of a request reached it. What is
+// for the maker itself, a manager on the host, is told under it, and not under
+// the address that guests are given.
+func askedAt(r *http.Request) string {
+	if r.TLS != nil {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
 }
 
 // registration is what a runner says about itself when it registers.

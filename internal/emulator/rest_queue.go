@@ -19,7 +19,7 @@ func (e *Emulator) postSetSession(w http.ResponseWriter, r *http.Request, s *sca
 	if !readJSON(w, r, &in) {
 		return
 	}
-	base, now := e.baseFor(r), time.Now()
+	base, now := askedAt(r), time.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if s.live(now, e.opts.ScaleSets.SessionTimeout) {
@@ -45,7 +45,7 @@ func (e *Emulator) restSession(s *scaleSet, base string) map[string]any {
 }
 
 func (e *Emulator) patchSetSession(w http.ResponseWriter, r *http.Request, s *scaleSet) {
-	base := e.baseFor(r)
+	base := askedAt(r)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if s.session == nil || s.session.id != r.PathValue("id") {
