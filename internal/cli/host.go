@@ -89,6 +89,7 @@ func (a *app) runHost(ctx context.Context, file string, log *slog.Logger) (err e
 	reload := reloader(h, log, func() (*config.Config, error) { return a.loadHost(file) })
 	server := daemon.New(daemon.Options{
 		Agent: h.agent, Events: h.bus, Reload: reload, Log: log,
+		Metrics: h.watch.metrics.Handler(), Complete: h.watch.complete, Runs: h.watch.runs(),
 		Past: func(since time.Time) iter.Seq2[event.Event, error] {
 			return eventlog.Read(eventsDir(cfg.Host.Home), since)
 		},
@@ -105,6 +106,7 @@ func (a *app) runHost(ctx context.Context, file string, log *slog.Logger) (err e
 			end(serverErr)
 		}
 	})
+	work.Go(func() { h.watch.run(life) })
 	watchSignals(life, signals, log, h.agent.Shutdown, end, reload)
 	work.Wait()
 	log.Info("agent ended", "err", errors.Join(agentErr, serverErr))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/eventlog"
+	"github.com/mirego/tasuki/internal/github"
 	"github.com/mirego/tasuki/internal/guest"
 	"github.com/mirego/tasuki/internal/guest/local"
 	"github.com/mirego/tasuki/internal/guest/ssh"
@@ -34,6 +36,7 @@ type host struct {
 	bus    *event.Bus
 	events *eventlog.Log
 	wiring *wiring
+	watch  *monitoring
 }
 
 // newHost wires a host from its configuration. The caller holds the home's
@@ -58,27 +61,39 @@ func newHost(ctx context.Context, cfg *config.Config, log *slog.Logger, sinks ..
 	if err != nil {
 		return nil, err
 	}
-	bus := &event.Bus{Sinks: append([]event.Sink{events}, sinks...)}
+	watch, err := newMonitoring(cfg, w, events)
+	if err != nil {
+		return nil, errors.Join(err, events.Close())
+	}
+	bus := &event.Bus{Sinks: slices.Concat([]event.Sink{events}, watch.sinks(), sinks)}
 	a, err := agent.New(agent.Options{
 		Host: cfg.Host.Name, Installation: installation, Prefix: cfg.Host.Prefix, Version: versionName(),
 		Home: home, Slots: cfg.Host.Slots,
 		DrainTimeout: time.Duration(cfg.Host.DrainTimeout), Tick: time.Duration(cfg.Host.Tick),
 		Pools: pools, Journal: records, Events: bus, Log: log, NewKey: ssh.NewKey,
+		Releases: watch.releases,
 	})
 	if err != nil {
-		return nil, errors.Join(err, events.Close())
+		return nil, errors.Join(err, watch.close(), events.Close())
 	}
+	if live, err := records.All(); err == nil { // the agent says what is wrong with a journal
+		watch.settle(ctx, live)
+	}
+	watch.metrics.Watch(watch.status(a.Status))
 	w.scaleSets.settled()
-	return &host{agent: a, bus: bus, events: events, wiring: w}, nil
+	return &host{agent: a, bus: bus, events: events, wiring: w, watch: watch}, nil
 }
 
 // Close writes the last events out. Call it after the agent's Run.
-func (h *host) Close() error { return h.events.Close() }
+func (h *host) Close() error { return errors.Join(h.watch.close(), h.events.Close()) }
 
 // reconfigure takes a changed configuration over, or says why it cannot and
 // changes nothing.
 func (h *host) reconfigure(ctx context.Context, cfg *config.Config) error {
 	if err := h.wiring.unchangeable(cfg); err != nil {
+		return err
+	}
+	if err := h.watch.unchangeable(cfg); err != nil {
 		return err
 	}
 	pools, err := h.wiring.pools(ctx, cfg)
@@ -151,6 +166,7 @@ func (w *wiring) pools(ctx context.Context, cfg *config.Config) ([]agent.Pool, e
 		return nil, err
 	}
 	var out []agent.Pool
+	scopes := map[string]*github.Client{}
 	for i, spec := range cfg.Specs() {
 		p, account := agent.Pool{Spec: spec}, *cfg.Account(cfg.Pools[i].GitHub)
 		if err := readable(ctx, account); err != nil {
@@ -163,7 +179,7 @@ func (w *wiring) pools(ctx context.Context, cfg *config.Config) ([]agent.Pool, e
 		if err != nil {
 			return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
 		}
-		p.GitHub = client
+		p.GitHub, scopes[spec.Scope] = client, client
 		if of := cfg.Pools[i].ScaleSet; of != nil {
 			if err := w.scaleSets.wire(&p, of, client, cfg.Host.Slots); err != nil {
 				return nil, fmt.Errorf("cannot keep pool %q: %w", spec.Name, err)
@@ -177,6 +193,7 @@ func (w *wiring) pools(ctx context.Context, cfg *config.Config) ([]agent.Pool, e
 	if w.images != nil {
 		w.images.logins.Store(&logins)
 	}
+	w.gitHubs.use(scopes)
 	return out, nil
 }
 

@@ -6,11 +6,17 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/github"
+	"github.com/mirego/tasuki/internal/metrics"
+	"github.com/mirego/tasuki/internal/runnerdist"
 )
 
 // gitHubs makes the clients of scopes, and gives the same again where nothing
@@ -19,6 +25,10 @@ type gitHubs struct {
 	log      *slog.Logger
 	accounts map[string]*github.Account
 	scopes   map[string]*github.Client
+
+	mu     sync.Mutex
+	used   map[string]*github.Client // by scope, those of the present configuration
+	listen func(method, route string, status int, took time.Duration)
 }
 
 func newGitHubs(log *slog.Logger) *gitHubs {
@@ -51,7 +61,7 @@ func (g *gitHubs) scope(of config.Account, scope string) (*github.Client, error)
 }
 
 func (g *gitHubs) account(of config.Account, ca []byte) (*github.Account, error) {
-	opt := github.Options{URL: of.URL, UserAgent: "tasuki/" + versionName(), Log: g.log, HTTP: http.DefaultTransport}
+	opt := github.Options{Observe: g.observe, URL: of.URL, UserAgent: "tasuki/" + versionName(), Log: g.log, HTTP: http.DefaultTransport}
 	if of.Proxy != "" || len(ca) > 0 {
 		var err error
 		if opt.HTTP, err = github.NewHTTP(github.Network{Proxy: of.Proxy, CA: ca}); err != nil {
@@ -95,4 +105,59 @@ func accountName(p config.Pool) string {
 		return "github"
 	}
 	return p.GitHub
+}
+
+// use names the scopes of the present configuration.
+func (g *gitHubs) use(scopes map[string]*github.Client) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.used = scopes
+}
+
+// tell names who hears of each request.
+func (g *gitHubs) tell(listen func(method, route string, status int, took time.Duration)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.listen = listen
+}
+
+func (g *gitHubs) observe(c github.Call) {
+	g.mu.Lock()
+	listen := g.listen
+	g.mu.Unlock()
+	if listen != nil {
+		listen(c.Method, c.Route, c.Status, c.Took)
+	}
+}
+
+// inUse returns the present scopes with their names, in order.
+func (g *gitHubs) inUse() (names []string, clients []*github.Client) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(g.used)) {
+		names, clients = append(names, name), append(clients, g.used[name])
+	}
+	return names, clients
+}
+
+// sources are the GitHubs to ask for releases of the runner program.
+func (g *gitHubs) sources() []runnerdist.Source {
+	var out []runnerdist.Source
+	_, clients := g.inUse()
+	for _, c := range clients {
+		out = append(out, c)
+	}
+	return out
+}
+
+// quotas returns what is left of GitHub's limits in every scope.
+func (g *gitHubs) quotas() []metrics.Quota {
+	var out []metrics.Quota
+	names, clients := g.inUse()
+	for i, c := range clients {
+		for _, q := range c.Quota() {
+			out = append(out, metrics.Quota{Scope: names[i], Resource: q.Bucket, Limit: q.Limit, Remaining: q.Remaining, Reset: q.Reset})
+		}
+	}
+	return out
 }

@@ -12,7 +12,7 @@ type Config struct {
 	Registries []Registry     `yaml:"registries,omitempty" doc:"Credentials for image registries. A registry that asks for none needs no entry."`
 	Registry   RegistryServer `yaml:"registry,omitempty" doc:"The registry that this machine serves: what tasuki registry serve --config reads. tasuki host run ignores it."`
 	Metrics    Metrics        `yaml:"metrics,omitempty" doc:"Where a Prometheus finds this host."`
-	Runner     RunnerCache    `yaml:"runner,omitempty" doc:"The runner program that is kept on this host."`
+	Releases   RunnerReleases `yaml:"runner_releases,omitempty" doc:"The releases of the runner program that are kept on this host."`
 	History    History        `yaml:"history,omitempty" doc:"What is kept of runners that are gone."`
 	Defaults   Settings       `yaml:"defaults,omitempty" doc:"Settings of every pool that does not say otherwise. All keys of a pool but its name."`
 	Pools      []Pool         `yaml:"pools" doc:"What runs here. The order decides who is served first when slots are short."`

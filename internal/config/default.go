@@ -29,9 +29,9 @@ func Default() Config {
 				Every: Duration(24 * time.Hour), Grace: Duration(24 * time.Hour), Untagged: Duration(7 * 24 * time.Hour),
 			},
 		},
-		Runner:  RunnerCache{Refresh: Duration(time.Hour)},
-		History: History{Age: Duration(90 * 24 * time.Hour), Size: 1 << 30},
-		GitHub:  GitHub{Account: Account{URL: "https://github.com"}},
+		Releases: RunnerReleases{Refresh: Duration(time.Hour)},
+		History:  History{Age: Duration(90 * 24 * time.Hour), Size: 1 << 30},
+		GitHub:   GitHub{Account: Account{URL: "https://github.com"}},
 		Defaults: Settings{
 			Driver:       "qemu",
 			Registration: runner.ByEither,

@@ -11,8 +11,8 @@ type Metrics struct {
 	Token  Source `yaml:"token,omitempty" doc:"What a Prometheus must send as a bearer token; needed with listen, also on a loopback address, which guests may reach. It never stands in this file."`
 }
 
-// RunnerCache is what the host keeps of the runner program.
-type RunnerCache struct {
+// RunnerReleases is how the host keeps releases of the runner program.
+type RunnerReleases struct {
 	Refresh Duration `yaml:"refresh" doc:"How often GitHub is asked for a newer release of the runner program, which is then kept on this host for guests whose image carries an older one."`
 }
 
@@ -40,8 +40,8 @@ func (k *checker) monitoring() {
 	} else if !m.Token.IsZero() {
 		k.bad(at("metrics.token"), "there is a token for metrics and nothing that serves them", "add metrics.listen, such as 0.0.0.0:9464")
 	}
-	if r := k.c.Runner.Refresh; r < Duration(5*time.Minute) || r > Duration(7*24*time.Hour) {
-		k.bad(at("runner.refresh"), fmt.Sprintf("refresh of %s", r), "choose one between 5m and 7d: GitHub counts each question, and gives no jobs to old releases")
+	if r := k.c.Releases.Refresh; r < Duration(5*time.Minute) || r > Duration(7*24*time.Hour) {
+		k.bad(at("runner_releases.refresh"), fmt.Sprintf("refresh of %s", r), "choose one between 5m and 7d: GitHub counts each question, and gives no jobs to old releases")
 	}
 	if a := k.c.History.Age; a < Duration(time.Hour) {
 		k.bad(at("history.age"), fmt.Sprintf("age of %s", a), "choose 1h or more")

@@ -28,7 +28,7 @@ func Reference() string {
 	section(&b, "registry.mirrors[]", "Mirrors", reflect.ValueOf(Mirror{}))
 	section(&b, "registry.gc", "GC", reflect.ValueOf(d.Registry.GC))
 	section(&b, "metrics", "Metrics", reflect.ValueOf(d.Metrics))
-	section(&b, "runner", "Runner", reflect.ValueOf(d.Runner))
+	section(&b, "runner_releases", "Runner_releases", reflect.ValueOf(d.Releases))
 	section(&b, "history", "History", reflect.ValueOf(d.History))
 	b.WriteString("## Defaults\n\n`defaults` has every key of a pool but `name`. A pool's value takes the place of\nthe default; a list replaces the list, a map adds to the map.\n\n")
 	section(&b, "pools[]", "Pools", reflect.ValueOf(Pool{Settings: d.Defaults}))
