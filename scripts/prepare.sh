@@ -81,6 +81,7 @@ check_packages() {
 		need passt passt "it gives guests the internet and nothing of the host"
 		need plistutil libplist-utils "tests let it read the service file for macOS"
 		need ssh-keygen openssh-client "tests compare our SSH with it"
+		need skopeo skopeo "tests push to our registry and pull from it with it"
 	fi
 	[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || {
 		say "Debian's keys are missing: the guest image is made of Debian's packages"

@@ -7,7 +7,8 @@ mkdir -p bin
 log=bin/test.log
 if [ "$(uname -s)" = Linux ]; then
 	TASUKI_TEST_QEMU=1
-	export TASUKI_TEST_QEMU
+	TASUKI_TEST_CLIENTS=1 # what prepare.sh installs must be there
+	export TASUKI_TEST_QEMU TASUKI_TEST_CLIENTS
 fi
 status=bin/test.status
 {
