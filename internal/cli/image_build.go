@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
@@ -15,18 +14,17 @@ import (
 
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/config/recipefile"
-	"github.com/mirego/tasuki/internal/guest"
 	"github.com/mirego/tasuki/internal/guest/ssh"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/image/cloud"
 	"github.com/mirego/tasuki/internal/recipe"
-	"github.com/mirego/tasuki/internal/vm"
 )
 
 type buildFlags struct {
 	push, name    string
 	vars          []string
 	driver, accel string
+	config        string
 	keep, anew    bool
 	timeout       time.Duration
 }
@@ -48,6 +46,7 @@ func newImageBuild(a *app) *cobra.Command {
 			return a.buildImage(ctx, args[0], f)
 		},
 	}
+	registriesFlag(cmd, &f.config)
 	flags := cmd.Flags()
 	flags.StringVar(&f.push, "push", "", "push the image under this `reference`, host/name:tag")
 	flags.StringVar(&f.name, "name", "", "keep the image on this host under this `reference`, without a registry")
@@ -63,6 +62,7 @@ func newImageBuild(a *app) *cobra.Command {
 // buildDir is the folder of builds in a home.
 func buildDir(home string) string { return filepath.Join(home, "build") }
 
+// buildImage reads everything that may be wrong before it does anything.
 func (a *app) buildImage(ctx context.Context, path string, f buildFlags) error {
 	file, err := recipefile.Load(path)
 	if err != nil {
@@ -72,37 +72,29 @@ func (a *app) buildImage(ctx context.Context, path string, f buildFlags) error {
 	if err != nil {
 		return err
 	}
-	refs, err := parseRefs(f.push, f.name)
+	names, err := parseNames(f.push, f.name)
 	if err != nil {
 		return err
 	}
-	log, err := a.logger()
+	w, err := a.newImageWork(ctx, f.config)
 	if err != nil {
 		return err
 	}
 	f.driver = cmp.Or(f.driver, map[bool]string{true: "tart", false: "qemu"}[file.OS == image.OSDarwin])
-	driver, dialer, installation, err := a.buildDriver(f, log)
+	opt, err := w.buildOptions(f)
 	if err != nil {
 		return err
 	}
-	caps := driver.Capabilities()
+	caps := opt.Driver.Capabilities()
 	r, err := file.Resolve(ctx, recipefile.Target{Arch: caps.GuestArch, Driver: caps.Driver}, vars)
 	if err != nil {
 		return err
 	}
-	sources, err := a.buildSources(ctx, log)
+	sources, err := newBuildSources(w, opt.Log)
 	if err != nil {
 		return err
 	}
-	view := newBuildView(a.stderr)
-	opt := recipe.Options{
-		Dir: buildDir(a.home), Driver: driver, Dialer: dialer, Installation: installation, Prefix: buildPrefix,
-		Sources: sources, NewKey: ssh.NewKey, View: view, Anew: f.anew, Log: log,
-		Seed: func(path string, s recipe.Seed) error { return cloud.Seed(s).Write(path) },
-	}
-	if f.keep {
-		opt.Held = a.holdBuild
-	}
+	opt.Sources = sources
 	b, err := recipe.New(opt)
 	if err != nil {
 		return err
@@ -114,26 +106,37 @@ func (a *app) buildImage(ctx context.Context, path string, f buildFlags) error {
 	if err != nil {
 		return a.buildError(err, built, f.keep)
 	}
-	view.say("%s is built: %s, %s from the cache, %v", r.Name, count(len(built.Ran), "step"), count(len(built.Cached), "step"), time.Since(began).Round(time.Second))
-	return a.deliver(ctx, built.Source, refs, sources)
+	fmt.Fprintf(a.stderr, "%s is built in %v: %s run, %d not changed\n", r.Name, time.Since(began).Round(100*time.Millisecond), count(len(built.Ran), "step"), len(built.Cached))
+	return w.deliver(ctx, built.Source, names, sources)
+}
+
+// buildOptions picks what builds: a driver whose guests are those of builds
+// alone. An agent never sees them, nor a build those of an agent.
+func (w *imageWork) buildOptions(f buildFlags) (recipe.Options, error) {
+	log, err := w.a.logger()
+	if err != nil {
+		return recipe.Options{}, err
+	}
+	installation, err := installationOf(w.home)
+	if err != nil {
+		return recipe.Options{}, err
+	}
+	wiring := newWiring(&config.Config{Host: config.Host{
+		Home: buildDir(w.home), Prefix: strings.TrimSuffix(buildPrefix, "-"), Accel: f.accel,
+	}}, installation, log)
+	opt := recipe.Options{
+		Dir: buildDir(w.home), Installation: installation, Prefix: buildPrefix, NewKey: ssh.NewKey, View: newBuildView(w.a.stderr), Anew: f.anew, Log: log,
+		Seed: func(path string, s recipe.Seed) error { return cloud.Seed(s).Write(path) },
+	}
+	if f.keep {
+		opt.Held = w.a.holdBuild
+	}
+	opt.Driver, opt.Dialer, err = wiring.driver(f.driver)
+	return opt, err
 }
 
 // buildPrefix begins the names of the guests of builds.
 const buildPrefix = "build-"
-
-// buildDriver returns a driver whose guests are those of builds alone: an agent
-// never sees them, nor a build those of an agent.
-func (a *app) buildDriver(f buildFlags, log *slog.Logger) (vm.Driver, guest.Dialer, string, error) {
-	installation, err := installationOf(a.home)
-	if err != nil {
-		return nil, nil, "", err
-	}
-	w := newWiring(&config.Config{Host: config.Host{
-		Home: buildDir(a.home), Prefix: strings.TrimSuffix(buildPrefix, "-"), Accel: f.accel,
-	}}, installation, log)
-	driver, dialer, err := w.driver(f.driver)
-	return driver, dialer, installation, err
-}
 
 // variables reads NAME=VALUE.
 func variables(args []string) (map[string]string, error) {
@@ -151,12 +154,12 @@ func variables(args []string) (map[string]string, error) {
 // imageNames are where a built image goes; a zero reference means nowhere.
 type imageNames struct{ push, local image.Ref }
 
-func parseRefs(push, local string) (names imageNames, err error) {
+func parseNames(push, local string) (names imageNames, err error) {
 	for s, ref := range map[string]*image.Ref{push: &names.push, local: &names.local} {
 		if s == "" {
 			continue
 		}
-		if *ref, err = image.Parse(s); err != nil {
+		if *ref, err = parseRef(s); err != nil {
 			return names, err
 		}
 		if ref.Digest() != "" {

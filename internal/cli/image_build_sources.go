@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,11 +11,9 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/image/cloud"
 	"github.com/mirego/tasuki/internal/image/debian"
-	"github.com/mirego/tasuki/internal/image/store"
 	"github.com/mirego/tasuki/internal/image/transfer"
 	"github.com/mirego/tasuki/internal/recipe"
 	"github.com/mirego/tasuki/internal/registry"
@@ -30,26 +27,15 @@ type buildSources struct {
 	log    *slog.Logger
 }
 
-// buildSources logs in to registries as the configuration in the home says, if
-// there is one.
-func (a *app) buildSources(ctx context.Context, log *slog.Logger) (*buildSources, error) {
-	s, err := store.Open(imagesDir(a.home))
+// newBuildSources logs in to registries as every command on images does.
+func newBuildSources(w *imageWork, log *slog.Logger) (*buildSources, error) {
+	s, err := w.open()
 	if err != nil {
 		return nil, err
 	}
 	images := &registryImages{store: s, log: log, given: map[string]bool{}}
-	cfg, err := config.Load(a.configFile(nil))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if cfg != nil {
-		logins, err := registryLogins(ctx, cfg)
-		if err != nil {
-			return nil, err
-		}
-		images.logins.Store(&logins)
-	}
-	dir := buildDir(a.home)
+	images.logins.Store(&w.logins)
+	dir := buildDir(w.home)
 	return &buildSources{images: images, files: &cloud.Cache{Dir: filepath.Join(dir, "downloads")}, dir: dir, log: log}, nil
 }
 
@@ -88,9 +74,9 @@ func (s *buildSources) Debian(ctx context.Context, d recipe.Debian, progress fun
 
 // deliver brings a built image to where it is wanted, and prints its digest, or
 // its folder if it goes nowhere.
-func (a *app) deliver(ctx context.Context, src image.Source, names imageNames, s *buildSources) error {
+func (w *imageWork) deliver(ctx context.Context, src image.Source, names imageNames, s *buildSources) error {
 	if names.push.IsZero() && names.local.IsZero() {
-		_, err := fmt.Fprintln(a.stdout, filepath.Dir(src.Disk))
+		_, err := fmt.Fprintln(w.a.stdout, filepath.Dir(src.Disk))
 		return err
 	}
 	if !names.local.IsZero() {
@@ -98,16 +84,20 @@ func (a *app) deliver(ctx context.Context, src image.Source, names imageNames, s
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(a.stdout, "%s\n", names.local.WithDigest(digest))
+		fmt.Fprintln(w.a.stdout, names.local.WithDigest(digest))
 	}
 	if names.push.IsZero() {
 		return nil
 	}
-	digest, err := transfer.Push(ctx, src, names.push, s.images.options(ctx, names.push, nil))
+	opt, err := w.options(ctx, names.push)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(a.stdout, names.push.WithDigest(digest))
+	digest, err := transfer.Push(ctx, src, names.push, opt)
+	if err != nil {
+		return w.explain(ctx, names.push, err)
+	}
+	_, err = fmt.Fprintln(w.a.stdout, names.push.WithDigest(digest))
 	return err
 }
 

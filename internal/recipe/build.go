@@ -265,20 +265,19 @@ func (b *Builder) machine(p *plan, work string) (*machine, error) {
 		if !ok {
 			return nil, fmt.Errorf("the snapshot of step %q is gone", p.links[p.left-1].step.Name)
 		}
-		g.start, g.instance, g.private, g.public = s.Image, s.Instance, secret.New(s.Private), s.Public
+		g.start, g.private, g.public = s.Image, secret.New(s.Private), s.Public
 	} else {
 		var err error
 		if g.private, g.public, err = b.opt.NewKey(); err != nil {
 			return nil, err
 		}
-		g.instance = g.name
 	}
 	if p.r.Base.Disk.URL == "" {
 		return g, nil
 	}
 	medium := filepath.Join(work, "seed.iso")
 	g.media = []string{medium}
-	return g, b.opt.Seed(medium, Seed{Instance: g.instance, Hostname: p.r.Name, User: p.r.Login, Key: g.public})
+	return g, b.opt.Seed(medium, Seed{Instance: g.name, Hostname: p.r.Name, User: p.r.Login, Key: g.public})
 }
 
 // hold lets a person into the guest of a failed step.

@@ -43,12 +43,11 @@ const (
 // snapshot is step.json. It holds the build's login key, which opens nothing
 // but guests of this snapshot: finish takes it out of the image.
 type snapshot struct {
-	Name     string      `json:"name"`
-	After    string      `json:"after"` // the snapshot whose disk this one needs; "" if none
-	Image    image.Local `json:"image"`
-	Instance string      `json:"instance"`
-	Private  string      `json:"privateKey"`
-	Public   string      `json:"publicKey"`
+	Name    string      `json:"name"`
+	After   string      `json:"after"` // the snapshot whose disk this one needs; "" if none
+	Image   image.Local `json:"image"`
+	Private string      `json:"privateKey"`
+	Public  string      `json:"publicKey"`
 }
 
 // lock waits until no other process builds in the folder. The end of this
@@ -114,7 +113,7 @@ func (b *Builder) keep(ctx context.Context, g *machine, key, name string) error 
 	dir := filepath.Join(b.opt.Dir, stepsDir, key)
 	img = moved(img, tmp, dir)
 	img.Labels = g.base.Labels
-	s := snapshot{Name: name, After: g.from, Image: img, Instance: g.instance, Private: g.private.Reveal(), Public: g.public}
+	s := snapshot{Name: name, After: g.from, Image: img, Private: g.private.Reveal(), Public: g.public}
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return err

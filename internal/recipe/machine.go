@@ -35,12 +35,11 @@ type machine struct {
 	from   string      // key of that snapshot; "" for base
 	unseal func()      // lets the frozen file systems go on; nil if they do
 
-	instance string
-	private  secret.String
-	public   string
-	media    []string
-	address  string
-	channel  guest.Channel
+	private secret.String
+	public  string
+	media   []string
+	address string
+	channel guest.Channel
 }
 
 // up makes and starts the guest, and waits until it lets us in.
