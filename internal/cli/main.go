@@ -36,6 +36,7 @@ var commands = []func(*app) *cobra.Command{
 	newHold,
 	newSSH,
 	newLogs,
+	newRuns,
 	newDoctor,
 	newServiceGroup,
 	newGitHubGroup,

@@ -50,6 +50,10 @@ func aStatus() api.Status {
 			{Name: "large", Standby: 1, Waits: "image not on this host: connection refused"},
 			{Name: "old", Draining: true},
 		},
+		Releases: []api.RunnerRelease{
+			{OS: "darwin", Arch: "arm64", Problem: "cannot keep runner release 2.336.0 for darwin-arm64: github.com does not have it (404)"},
+			{OS: "linux", Arch: "amd64", Version: "2.336.0", Published: ago(9 * 24 * time.Hour), Checked: ago(40 * time.Minute)},
+		},
 		Runners: []api.Runner{
 			{Name: "tasuki-rack-1-x7k2p9-small-aaaaaa", Pool: "small", State: runner.Idle, Since: ago(3 * time.Minute), Reason: "GitHub lists it as online"},
 			{Name: "tasuki-rack-1-x7k2p9-small-bbbbbb", Pool: "small", State: runner.Busy, Since: ago(62 * time.Minute), Job: runner.Job{Repository: "acme/app", Workflow: "CI", Name: "build (linux, \x1b[31mred)"}},

@@ -55,7 +55,29 @@ func renderStatus(s api.Status, style statusStyle) string {
 		b.WriteByte('\n')
 		b.WriteString(runnerTable(s, style))
 	}
+	if len(s.Releases) > 0 {
+		b.WriteByte('\n')
+		b.WriteString(releaseTable(s, style))
+	}
 	return b.String()
+}
+
+// releaseTable shows what the host keeps of the runner program.
+func releaseTable(s api.Status, style statusStyle) string {
+	rows := [][]cell{header("RUNNER PROGRAM", "RELEASE", "PUBLISHED", "NEWEST, SAYS GITHUB", "PROBLEM")}
+	for _, r := range s.Releases {
+		ago := func(at time.Time, never string) string {
+			if at.IsZero() {
+				return never
+			}
+			return human(s.Now.Sub(at)) + " ago"
+		}
+		rows = append(rows, []cell{
+			{text: r.OS + " " + r.Arch}, {text: cmp.Or(r.Version, "none yet")}, {text: ago(r.Published, "-"), colour: dim},
+			{text: ago(r.Checked, "not asked yet"), colour: dim}, {text: oneLine(r.Problem), colour: yellow},
+		})
+	}
+	return style.table(rows)
 }
 
 // cell is one field of a table. The label stands before a last field that has

@@ -90,6 +90,41 @@ func (c *Client) Metrics(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
+// Runs returns past and present runs, the latest first.
+func (c *Client) Runs(ctx context.Context, q api.RunQuery) ([]api.Run, error) {
+	var runs []api.Run
+	return runs, c.call(ctx, http.MethodGet, "/v1/runs?"+values(q).Encode(), nil, &runs)
+}
+
+// Stats returns what the runs of a time amount to.
+func (c *Client) Stats(ctx context.Context, q api.RunQuery) (api.RunStats, error) {
+	var s api.RunStats
+	return s, c.call(ctx, http.MethodGet, "/v1/stats?"+values(q).Encode(), nil, &s)
+}
+
+func values(q api.RunQuery) url.Values {
+	v := url.Values{}
+	for name, text := range map[string]string{"pool": q.Pool, "conclusion": q.Conclusion, "repository": q.Repository} {
+		if text != "" {
+			v.Set(name, text)
+		}
+	}
+	for name, at := range map[string]time.Time{"since": q.Since, "until": q.Until} {
+		if !at.IsZero() {
+			v.Set(name, at.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	for name, on := range map[string]bool{"failed": q.Failed, "jobs": q.Jobs} {
+		if on {
+			v.Set(name, "true")
+		}
+	}
+	if q.Limit > 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
 // Drain takes no new runners in a pool, or on the host if pool is empty.
 func (c *Client) Drain(ctx context.Context, pool string) error {
 	return c.call(ctx, http.MethodPost, "/v1/drain?pool="+url.QueryEscape(pool), nil, nil)
