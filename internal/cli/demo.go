@@ -25,6 +25,7 @@ var demoHello []byte
 // demoFlags are what a user may say of a demo.
 type demoFlags struct {
 	slots   int
+	driver  string
 	labels  []string
 	runner  string
 	mirror  string
@@ -56,6 +57,7 @@ While it runs, "tasuki status --home FOLDER" shows what its agent does.`,
 		},
 	}
 	flags := cmd.Flags()
+	flags.StringVar(&f.driver, "driver", "qemu", "what runs the guests: qemu, or tart where that is Tasuki's stand-in of it")
 	flags.IntVar(&f.slots, "slots", 2, "how many guests may run at once")
 	flags.StringArrayVar(&f.labels, "label", nil, "give the runners one more `label` for runs-on; may be repeated")
 	flags.StringVar(&f.runner, "runner", "", "`file` of the runner program for the guests; empty: found or built")
@@ -75,6 +77,9 @@ var (
 func (a *app) demo(ctx context.Context, f demoFlags, files []string) error {
 	if f.slots < 1 {
 		return withHint(fmt.Errorf("cannot run jobs in %d guests at once", f.slots), "tasuki demo --slots 1")
+	}
+	if f.driver != "qemu" && f.driver != "tart" {
+		return withHint(fmt.Errorf("cannot run the demo's guests with driver %q", f.driver), "tasuki demo --driver qemu")
 	}
 	workflows, err := demoWorkflows(files)
 	if err != nil {

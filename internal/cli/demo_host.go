@@ -25,6 +25,7 @@ type demoHost struct {
 	driver  vm.Driver
 	dialer  guest.Dialer
 	images  *registryImages
+	tart    *tartImages // instead, with driver tart
 	journal *journal.Journal
 	newKey  func() (secret.String, string, error)
 }
@@ -62,7 +63,12 @@ func (d *demo) openHost() (_ *demoHost, err error) {
 	}()
 	h := &demoHost{newKey: ssh.NewKey}
 	w := newWiring(&config.Config{Host: config.Host{Home: d.home, Prefix: "tasuki"}}, d.installation, d.log)
-	if h.driver, h.dialer, err = w.driver("qemu"); err != nil {
+	if d.onTart() {
+		err = d.openTart(w, h)
+	} else {
+		h.driver, h.dialer, err = w.driver("qemu")
+	}
+	if err != nil {
 		return nil, err
 	}
 	if _, err = w.imagesFor("qemu"); err != nil {
@@ -75,7 +81,10 @@ func (d *demo) openHost() (_ *demoHost, err error) {
 	h.journal.Log = d.log
 	caps := h.driver.Capabilities()
 	how := "QEMU with " + strings.ToUpper(caps.Accel)
-	if caps.Accel == "tcg" {
+	switch {
+	case d.onTart():
+		how = caps.AccelReason + ", with QEMU behind it"
+	case caps.Accel == "tcg":
 		how = "QEMU, emulating: " + caps.AccelReason
 	}
 	task.Done("%s", how)
@@ -121,7 +130,7 @@ func (d *demo) left(ctx context.Context) []demoview.Left {
 	processes := demoview.Left{What: "process"}
 	processes.Found, processes.Err = d.processes()
 	disks := demoview.Left{What: "disk"}
-	disks.Found, disks.Err = filesBelow(d.path("guests"), "disk.qcow2")
+	disks.Found, disks.Err = d.disks()
 	registrations := demoview.Left{What: "registration at GitHub"}
 	for _, r := range d.github.State().Runners {
 		registrations.Found = append(registrations.Found, r.Name)
@@ -135,6 +144,18 @@ func (d *demo) left(ctx context.Context) []demoview.Left {
 	keys := demoview.Left{What: "login key"}
 	keys.Found, keys.Err = filesBelow(d.path("keys"), "*")
 	return []demoview.Left{guests, processes, disks, registrations, journal, keys}
+}
+
+// disks returns those of guests that are there.
+func (d *demo) disks() (found []string, err error) {
+	for _, place := range [][2]string{{d.path("guests"), "disk.qcow2"}, {filepath.Join(d.tartHome(), "vms"), "disk.img"}, {filepath.Join(d.tartHome(), "stand-in", "qemu"), "disk.qcow2"}} {
+		more, err := filesBelow(place[0], place[1])
+		if err != nil {
+			return found, err
+		}
+		found = append(found, more...)
+	}
+	return found, nil
 }
 
 // filesBelow returns the files of such a name in dir and its folders.

@@ -34,7 +34,7 @@ var commands = []func(*app) *cobra.Command{
 	newReload,
 	newEvents,
 	newHold,
-	newSSH,
+	newSSH, newVNC,
 	newLogs,
 	newRuns,
 	newDoctor,
