@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/mirego/tasuki/internal/image"
@@ -267,6 +268,42 @@ func TestPushAgainCompressesNothing(t *testing.T) {
 	if puts := h.requests("PUT /v2/r/blobs/uploads/"); len(puts) != 1 { // the labels
 		t.Errorf("%d blobs uploaded: %v", len(puts), puts)
 	}
+}
+
+// A registry may sweep a blob up after it said that it has it, and before the
+// manifest names it. Then it is sent after all.
+func TestPushBeginsAnewWhenBlobsAreSweptUp(t *testing.T) {
+	h := newHub(t)
+	disk := makeDisk(t, 4*mib, 2*mib)
+	mustPush(t, h, image.Source{Disk: disk}, "r:t", quick())
+	img, err := transfer.Inspect(t.Context(), h.ref("r:t"), quick())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	h.breakWith(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
+			once.Do(func() {
+				r, err := http.NewRequestWithContext(r.Context(), http.MethodDelete, "/v2/r/blobs/"+img.Manifest.Chunks[0].Digest, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if rec := answer(r, next); rec.Code != http.StatusAccepted {
+					t.Errorf("deleting a blob: status %d", rec.Code)
+				}
+			})
+		}
+		next.ServeHTTP(w, r)
+	})
+	if _, err := transfer.Push(t.Context(), image.Source{Disk: disk}, h.ref("r:next"), quick()); err != nil {
+		t.Fatal(err)
+	}
+	pulled, err := transfer.Pull(t.Context(), h.ref("r:next"), openStore(t), quick())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameFile(t, disk, pulled.Disk)
 }
 
 func TestDiffSaysWhatAPullFetches(t *testing.T) {

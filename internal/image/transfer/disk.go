@@ -114,6 +114,13 @@ func (p *diskPull) open(path, journalPath string) (done map[int]bool, err error)
 	}
 	if p.cloned {
 		p.donors.probe(p.disk, like)
+		// Checking a clone takes a while; whoever dies over it need not clone again.
+		j, err := createJournal(journalPath, done)
+		if err != nil {
+			_ = p.disk.Close()
+			return nil, err
+		}
+		j.close()
 	}
 	return done, nil
 }

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/image/tartfmt"
@@ -26,11 +28,20 @@ func Push(ctx context.Context, src image.Source, ref image.Ref, opt Options) (di
 		return "", fmt.Errorf("cannot push image %q: it needs a tag, such as %s", ref, ref.Registry()+"/"+ref.Name()+":latest")
 	}
 	digest, err = push(ctx, &src, ref, opt)
+	if e, ok := errors.AsType[*statusError](err); ok && strings.Contains(e.text, blobUnknown) {
+		// What the registry had was swept up before the manifest named it.
+		opt.Log.Warn("blobs are gone from the registry; the push begins anew", "ref", ref.String(), "err", err)
+		digest, err = push(ctx, &src, ref, opt)
+	}
 	if err != nil {
 		return "", fmt.Errorf("cannot push image %s: %w", ref, err)
 	}
 	return digest, nil
 }
+
+// blobUnknown is the distribution specification's code for a manifest that names
+// a blob which is not there.
+const blobUnknown = "MANIFEST_BLOB_UNKNOWN"
 
 func push(ctx context.Context, src *image.Source, ref image.Ref, opt Options) (string, error) {
 	disk, err := os.Open(src.Disk)
