@@ -31,6 +31,8 @@ type demoFlags struct {
 	mirror  string
 	timeout time.Duration
 	plain   bool
+
+	scaleSet bool
 }
 
 func newDemo(a *app) *cobra.Command {
@@ -51,6 +53,7 @@ demo itself, 130 after Ctrl-C. Everything it keeps lies in one folder,
 While it runs, "tasuki status --home FOLDER" shows what its agent does.`,
 		Example: `  tasuki demo
   tasuki demo examples/workflows/relay.yml
+  tasuki demo --scaleset
   tasuki demo --slots 1 --label ubuntu-latest .github/workflows/ci.yml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.demo(cmd.Context(), f, args)
@@ -63,6 +66,7 @@ While it runs, "tasuki status --home FOLDER" shows what its agent does.`,
 	flags.StringVar(&f.runner, "runner", "", "`file` of the runner program for the guests; empty: found or built")
 	flags.StringVar(&f.mirror, "mirror", "", "Debian mirror for the guest image; empty: Debian's own")
 	flags.DurationVar(&f.timeout, "timeout", time.Hour, "give up after so long")
+	flags.BoolVar(&f.scaleSet, "scaleset", false, "let GitHub's stand-in assign the jobs to a scale set")
 	flags.BoolVar(&f.plain, "plain", false, "one line per transition, also on a terminal")
 	return cmd
 }

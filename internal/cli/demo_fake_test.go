@@ -88,6 +88,26 @@ func TestDemoFromLockToReport(t *testing.T) {
 	}
 }
 
+func TestDemoThroughAScaleSet(t *testing.T) {
+	d, out := fakeDemo(t, twoJobs, "")
+	d.flags.scaleSet = true
+	for range 2 { // the second meets what the first knew
+		if err := d.run(t.Context()); err != nil {
+			t.Error(err)
+		}
+		checkDemo(t, out.String(), `"one" started on demo-`, `"two" success`, "queued → started", "Jobs: 2 success.")
+		for _, job := range d.github.State().Runs[0].Jobs {
+			if job.ScaleSet != "tasuki-demo" {
+				t.Errorf("job %s was served by scale set %q", job.Name, job.ScaleSet)
+			}
+		}
+		out.Reset()
+		next, again := fakeDemo(t, twoJobs, "")
+		next.home, next.flags.scaleSet, out = d.home, true, again
+		d = next
+	}
+}
+
 func TestDemoOfAJobThatFails(t *testing.T) {
 	d, out := fakeDemo(t, twoJobs, "-conclusion failed")
 	if err := d.run(t.Context()); !errors.Is(err, errNo) {

@@ -20,7 +20,7 @@ func newGitHubGroup(a *app) *cobra.Command {
 		Use:   "github",
 		Short: "Check the way to GitHub, and look at its runners",
 	}
-	cmd.AddCommand(newGitHubCheck(a), newGitHubRunners(a))
+	cmd.AddCommand(newGitHubCheck(a), newGitHubRunners(a), newGitHubScaleSets(a))
 	return cmd
 }
 

@@ -1,16 +1,20 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/github"
+	"github.com/mirego/tasuki/internal/github/scaleset"
 )
 
 type githubCheckFlags struct {
@@ -65,6 +69,10 @@ func (a *app) checkGitHub(ctx context.Context, f githubCheckFlags) error {
 	if err != nil {
 		return err
 	}
+	listener := ""
+	if !f.readOnly {
+		listener = cmp.Or(installation, "check")
+	}
 	var all []checked
 	wrong := false
 	for _, p := range places {
@@ -76,6 +84,7 @@ func (a *app) checkGitHub(ctx context.Context, f githubCheckFlags) error {
 			trial.Runner = checkRunner(cfg, installation, func() string { return strings.ToLower(rand.Text()[:6]) })
 		}
 		c := checked{p.account, p.config.URL, p.scope, p.group, p.pools, p.client.Check(ctx, trial)}
+		c.Findings = append(c.Findings, checkScaleSets(ctx, cfg, p, c.Findings, listener)...)
 		if ctx.Err() != nil {
 			return errors.New("interrupted")
 		}
@@ -115,4 +124,32 @@ func renderCheck(p *place, c checked, style statusStyle) string {
 		}
 	}
 	return b.String()
+}
+
+// checkScaleSets looks at the scale sets of a place's pools, unless the way there
+// is barred. With an installation it also sees who listens.
+func checkScaleSets(ctx context.Context, cfg *config.Config, p *place, before []github.Finding, installation string) (all []github.Finding) {
+	for _, f := range before {
+		if f.Verdict == github.Wrong {
+			return nil
+		}
+	}
+	kept, err := scaleset.Read(scaleSetsDir(cfg.Host.Home))
+	if err != nil {
+		return []github.Finding{{Step: "scale set", Verdict: github.Wrong, Text: err.Error()}}
+	}
+	service := scaleset.NewService(p.client)
+	for _, of := range cfg.Pools {
+		if of.ScaleSet == nil || !slices.Contains(p.pools, of.Name) {
+			continue
+		}
+		t := scaleset.Trial{Name: of.ScaleSet.Name, Group: of.Group, Labels: of.Labels, Installation: installation, Host: cfg.Host.Name}
+		for _, k := range kept {
+			if k.Pool == of.Name && !k.Draining && k.URL == p.client.Web() && k.Scope == p.scope {
+				t.Kept = &k
+			}
+		}
+		all = append(all, service.Check(ctx, t)...)
+	}
+	return all
 }

@@ -3,8 +3,6 @@ package scaleset
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/mirego/tasuki/internal/runner"
@@ -151,59 +149,4 @@ func (s *Set) tell(all []news) {
 	if ear.Changed != nil {
 		ear.Changed()
 	}
-}
-
-// Figure is a scale set as GitHub tells of it.
-type Figure struct {
-	ID      int      `json:"id"`
-	Name    string   `json:"name"`
-	Group   string   `json:"group,omitempty"`
-	Labels  []string `json:"labels"`
-	Waiting int      `json:"waiting"` // jobs that are assigned and do not run
-	Running int      `json:"running"`
-	Idle    int      `json:"idle"` // runners
-	Busy    int      `json:"busy"`
-	Created string   `json:"created,omitempty"`
-}
-
-// List returns every scale set of the scope, those of others too.
-func (s *Service) List(ctx context.Context) ([]Figure, error) {
-	sets, err := s.sets(ctx, 0, "")
-	if err != nil {
-		return nil, err
-	}
-	out := []Figure{}
-	for _, set := range sets {
-		f := Figure{ID: set.ID, Name: set.Name, Group: set.RunnerGroupName, Labels: labelsOf(set)}
-		if !set.CreatedOn.IsZero() {
-			f.Created = set.CreatedOn.UTC().Format(time.RFC3339)
-		}
-		if st := set.Statistics; st != nil {
-			f.Running, f.Idle, f.Busy = st.TotalRunningJobs, st.TotalIdleRunners, st.TotalBusyRunners
-			f.Waiting = max(0, st.TotalAssignedJobs-st.TotalRunningJobs)
-		}
-		out = append(out, f)
-	}
-	return out, nil
-}
-
-// Delete deletes a set; one that is gone is no error. While its runners execute
-// jobs it stays: runner.ErrBusy.
-func (s *Service) Delete(ctx context.Context, id int) error { return s.remove(ctx, id) }
-
-// Holder returns who listens to a set, in words; "": nobody does, or we do
-// ourselves, as owner says. It opens the set's session for a moment, since
-// GitHub has no other way to say it.
-func (s *Service) Holder(ctx context.Context, id int, owner string) (string, error) {
-	open, err := s.open(ctx, id, owner)
-	if err == nil {
-		return "", s.close(context.WithoutCancel(ctx), open)
-	}
-	if c := holderOf(err, ""); c != nil {
-		return who(c.owner), nil
-	}
-	if statusOf(err) == http.StatusNotFound {
-		return "", nil
-	}
-	return "", fmt.Errorf("cannot see who listens to scale set %d: %w", id, err)
 }
