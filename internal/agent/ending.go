@@ -21,8 +21,6 @@ const (
 	callTimeout = 2 * time.Minute // for one call of an ending state
 	// lingerPatience is how long an agent that ends waits for GitHub to forget a runner.
 	lingerPatience = time.Minute
-	// lostReply is how long after we stopped listening GitHub may still do what we asked for.
-	lostReply = 15 * time.Second
 )
 
 // errNoAnswer: GitHub was asked and said nothing.
@@ -77,6 +75,8 @@ func (k *keeper) leavePatience(busy, alive bool, err error) time.Duration {
 	switch {
 	case busy:
 		return settleTime
+	case !alive && k.ended == nil:
+		return 0 // no guest, or a dead one: a slot is not kept for a question
 	case alive && !errors.Is(err, runner.ErrDenied):
 		return k.pool.Spec.Deadline(runner.Busy) // by then, any job that it took is over
 	}
@@ -133,7 +133,7 @@ func (k *keeper) unregister(ctx context.Context) error {
 		}
 		if there {
 			id = r.ID
-		} else if time.Since(k.mayRegisterUntil()) < lostReply {
+		} else if time.Since(k.mayRegisterUntil()) < k.a.opt.LostReply {
 			return errUnsure
 		}
 	}
@@ -335,7 +335,11 @@ func (k *keeper) linger(ctx context.Context) (runner.State, string, error) {
 		k.tried = asked
 		k.mu.Unlock()
 		k.a.poke()
-		again := time.NewTimer(lingerPace.Delay(n, nil))
+		pause := lingerPace.Delay(n, nil)
+		if errors.Is(err, errUnsure) {
+			pause = time.Until(k.mayRegisterUntil().Add(k.a.opt.LostReply)) // then it is sure
+		}
+		again := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			again.Stop()

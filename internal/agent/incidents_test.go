@@ -198,7 +198,7 @@ func TestRateLimitBurn(t *testing.T) {
 	run := w.submit(1)
 	h := w.run(fake.Faults{}, nil)
 	w.until("the pool waits as long as GitHub says", func() bool {
-		return strings.Contains(h.Status().Pools[0].Waits, "failed in a row")
+		return strings.Contains(h.Status().Pools[0].Waits, "GitHub is left alone until")
 	})
 	w.concluded(run, "success")
 	w.finish(h)

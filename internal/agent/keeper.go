@@ -240,7 +240,7 @@ func (k *keeper) give(state runner.State, err error) (runner.State, string) {
 func (k *keeper) fail(reason string, err error) {
 	k.mu.Lock()
 	k.rec.Failed, k.rec.Failure = true, reason
-	hadJob := k.rec.State == runner.Busy
+	hadJob, made := k.rec.State == runner.Busy, k.rec.Created
 	k.mu.Unlock()
 	k.a.log.Warn("runner failed", "runner", k.name, "pool", k.rec.Pool, "state", k.rec.State, "err", err)
 	if hadJob {
@@ -249,7 +249,7 @@ func (k *keeper) fail(reason string, err error) {
 	k.a.mu.Lock()
 	defer k.a.mu.Unlock()
 	if p := k.a.poolNamed(k.rec.Pool); p != nil {
-		p.failed(reason, err, time.Now())
+		p.failed(reason, err, made, time.Now())
 		if d, ok := errors.AsType[deprecated](err); ok {
 			k.a.refuse(p, k.name, d, time.Now())
 		}

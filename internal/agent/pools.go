@@ -35,6 +35,7 @@ type poolState struct {
 
 	drained    bool
 	failures   int       // runners that failed in a row
+	failedAt   time.Time // when the last of them did
 	notBefore  time.Time // no new runner before
 	lastError  string
 	refused    *refusal // GitHub gives no jobs to its runners' version
@@ -59,6 +60,8 @@ func (p *poolState) blocked(now time.Time) string {
 		return "image is being brought to this host: " + p.Spec.Image
 	case p.refused != nil && now.Before(p.notBefore):
 		return fmt.Sprintf("%v; asked again at %s", p.refused, p.notBefore.UTC().Format("15:04:05 UTC"))
+	case now.Before(p.notBefore) && p.failures == 0:
+		return fmt.Sprintf("next try at %s: %s", p.notBefore.UTC().Format("15:04:05 UTC"), p.lastError)
 	case now.Before(p.notBefore):
 		return fmt.Sprintf("%d failed in a row, next try at %s: %s", p.failures, p.notBefore.UTC().Format("15:04:05 UTC"), p.lastError)
 	}
@@ -93,23 +96,36 @@ func kindOf(reason string) string {
 
 func (p *poolState) waitKind() string { return kindOf(p.waiting) }
 
-// failed lets the pool wait before its next runner, longer each time.
-func (p *poolState) failed(reason string, err error, now time.Time) {
-	p.failures++
+// failed lets the pool wait before its next runner, longer each time. Runners
+// that were made before the last failure failed together with it and count once;
+// that GitHub wants to be left alone is no failure of the pool's.
+func (p *poolState) failed(reason string, err error, made, now time.Time) {
 	p.lastError = reason
-	delay := failurePace.Delay(p.failures, nil)
 	var paced interface{ RetryAfter() time.Duration }
-	if errors.As(err, &paced) {
-		delay = max(delay, paced.RetryAfter())
+	if errors.As(err, &paced) && !errors.Is(err, runner.ErrDenied) {
+		p.pause(now.Add(paced.RetryAfter()))
+		return
 	}
+	if made.After(p.failedAt) {
+		p.failures++
+	}
+	p.failedAt = now
+	delay := failurePace.Delay(max(p.failures, 1), nil)
 	if errors.Is(err, runner.ErrDenied) || errors.Is(err, vm.ErrLimit) {
 		delay = max(delay, 30*time.Second)
 	}
-	p.notBefore = now.Add(delay)
+	p.pause(now.Add(delay))
+}
+
+// pause makes no new runner before a time; an earlier one changes nothing.
+func (p *poolState) pause(until time.Time) {
+	if until.After(p.notBefore) {
+		p.notBefore = until
+	}
 }
 
 func (p *poolState) succeeded() {
-	p.failures, p.notBefore, p.lastError, p.refused = 0, time.Time{}, "", nil
+	p.failures, p.failedAt, p.notBefore, p.lastError, p.refused = 0, time.Time{}, time.Time{}, "", nil
 }
 
 type standby int
