@@ -81,6 +81,10 @@ check_packages() {
 		need passt passt "it gives guests the internet and nothing of the host"
 		need plistutil libplist-utils "tests let it read the service file for macOS"
 		need ssh-keygen openssh-client "tests compare our SSH with it"
+		if [ "$(uname -m)" = x86_64 ] && [ ! -e /usr/share/OVMF/OVMF_CODE_4M.fd ] && [ ! -e /usr/share/OVMF/OVMF_CODE.fd ]; then
+			say "UEFI is missing: guests of cloud images boot by it"
+			missing="$missing ovmf"
+		fi
 		need skopeo skopeo "tests push to our registry and pull from it with it"
 	fi
 	[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || {
