@@ -103,6 +103,9 @@ type Options struct {
 	Tick time.Duration
 	// Resync is the pace of listing GitHub's runners; 0: 30 s.
 	Resync time.Duration
+	// LostReply is how long after we stopped listening GitHub may still do what
+	// we asked for; 0: 15 s.
+	LostReply time.Duration
 	// ImageRefresh is the pace of asking what an image reference means; 0: 1 min.
 	ImageRefresh time.Duration
 
@@ -158,6 +161,7 @@ func New(o Options) (*Agent, error) {
 	o.Prefix = orDefault(o.Prefix, "tasuki")
 	o.Tick = orDefault(o.Tick, 2*time.Second)
 	o.Resync = orDefault(o.Resync, 30*time.Second)
+	o.LostReply = orDefault(o.LostReply, 15*time.Second)
 	o.ImageRefresh = orDefault(o.ImageRefresh, time.Minute)
 	o.DrainTimeout = orDefault(o.DrainTimeout, time.Hour)
 	a := &Agent{

@@ -52,7 +52,7 @@ func TestAJobWaitsForASlot(t *testing.T) {
 func TestTwoPoolsWorkAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, emulator.Options{})
-	w.program = programDir(t, "2s")
+	w.program = programDir(t, "8s")
 	h := w.run(fake.Faults{}, func(o *agent.Options) {
 		second := o.Pools[0]
 		second.Spec.Name, second.Spec.Labels = "other", []string{"mirego", "other"}
