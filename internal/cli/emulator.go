@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
 
-	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/emulator"
 	"github.com/mirego/tasuki/internal/emulator/workflow"
 )
@@ -35,15 +33,9 @@ func newEmulator(a *app) *cobra.Command {
 	flags.StringSliceVar(&f.groups, "group", nil, "names of runner groups beside Default")
 	flags.StringVar(&f.faultsFile, "faults", "", "`file` with what goes wrong, YAML or JSON; docs/emulator.md says how to write it")
 	flags.StringVar(&f.tokenFile, "token-file", "", "`file` with the token that REST calls must carry")
+	f.more(flags)
 	flags.BoolVar(&f.exit, "exit", false, "end when all jobs are over, with status 1 if one failed")
 	return cmd
-}
-
-type emulatorFlags struct {
-	listen, advertise, repository string
-	tokenFile, faultsFile         string
-	groups                        []string
-	exit                          bool
 }
 
 func (a *app) runEmulator(ctx context.Context, f emulatorFlags, files []string) error {
@@ -58,11 +50,7 @@ func (a *app) runEmulator(ctx context.Context, f emulatorFlags, files []string) 
 	if err != nil {
 		return err
 	}
-	faults, err := readFaults(f.faultsFile)
-	if err != nil {
-		return err
-	}
-	token, err := config.Source{File: f.tokenFile}.Read(ctx)
+	opt, err := f.options(ctx)
 	if err != nil {
 		return err
 	}
@@ -76,9 +64,8 @@ func (a *app) runEmulator(ctx context.Context, f emulatorFlags, files []string) 
 	if address == "" {
 		address = "http://" + l.Addr().String()
 	}
-	e := emulator.New(emulator.Options{
-		AdvertiseURL: address, Repository: f.repository, Groups: f.groups, Token: token, Log: log, Faults: faults,
-	})
+	opt.AdvertiseURL, opt.Log = address, log
+	e := emulator.New(opt)
 	fmt.Fprintf(a.stdout, "emulator on http://%s, repository %s\n", l.Addr(), f.repository)
 
 	life, end := context.WithCancel(ctx)
@@ -98,22 +85,6 @@ func (a *app) runEmulator(ctx context.Context, f emulatorFlags, files []string) 
 		runErr = nil
 	}
 	return errors.Join(serveErr, runErr)
-}
-
-// readFaults reads what is to go wrong; nothing without a file.
-func readFaults(file string) ([]emulator.Fault, error) {
-	if file == "" {
-		return nil, nil
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the faults: %w", err)
-	}
-	faults, err := emulator.ParseFaults(data)
-	if err != nil {
-		return nil, withHint(fmt.Errorf("%s: %w", file, err), "docs/emulator.md lists the keys and the incidents")
-	}
-	return faults, nil
 }
 
 // readWorkflows reads every file, so that all problems are told at once.

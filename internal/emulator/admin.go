@@ -100,7 +100,7 @@ func (e *Emulator) putFaults(w http.ResponseWriter, r *http.Request) {
 		githubError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	faults, err := ParseFaults(body)
+	faults, err := ParseFaults("faults", body)
 	if err != nil {
 		githubError(w, http.StatusUnprocessableEntity, err.Error())
 		return

@@ -29,6 +29,15 @@ type App struct {
 	TokenLife time.Duration
 }
 
+// NewApp returns an App that signs with the private key, which is in PEM as GitHub gives it.
+func NewApp(private []byte) (*App, error) {
+	key, err := jwt.ParseRSAPrivateKeyFromPEM(private)
+	if err != nil {
+		return nil, fmt.Errorf("it is no RSA private key in PEM: %w", err)
+	}
+	return &App{PublicKey: &key.PublicKey}, nil
+}
+
 // What the App of a manager of runners needs.
 var neededPermissions = map[string]string{
 	"actions": "write", "administration": "write", "metadata": "read", "organization_self_hosted_runners": "write",

@@ -14,11 +14,16 @@
 // A scale set is what jobs are assigned to rather than to runners: its one listener holds a session, polls a
 // queue of messages, announces a capacity (how many jobs the set may hold in all) and starts runners. A job
 // that is assigned to a set goes to whichever runner of the set comes first and to no other; an assignment
-// that no runner comes for lapses, and the job is assigned again under another job id. In the flow with
-// acquisition (Options.ScaleSets.Acquire) a job is first available, to every set that fits, and assigned to
-// the one that acquires it.
+// that no runner comes for lapses, and the job is assigned again under another job id, as often as
+// Options.ScaleSets.Assignments says; after that it goes to the next runner of any set that fits. In the flow
+// with acquisition (Options.ScaleSets.Acquire) a job is first available, to every set that fits, and assigned
+// to the one that acquires it. A set fits that has all labels of runs-on, or whose name alone runs-on is
+// (Options.ScaleSets.ByName); in a group that admits the repository.
 //
-// A fault is something that goes wrong: with requests, with a set's messages, with its statistics. An
+// An App is a GitHub App: one that Options.App brings, or that somebody makes by the manifest flow, in which a
+// browser sends a form, is sent back with a code, and the code is converted into the App and its key, once.
+//
+// A fault is something that goes wrong: with requests, with a set's messages, with scale sets themselves. An
 // incident is a fault that others met, by its name; a quota is how many REST calls GitHub allows.
 //
 // # What it follows
@@ -43,12 +48,16 @@
 //
 // # Layout
 //
-// dispatch.go, jobs.go, lifecycle.go and scaleset*.go hold the rules; rest_*.go, app.go, register.go,
-// agents.go, broker.go, runservice.go, results.go, feed.go and launch.go translate one protocol surface each
+// dispatch.go, jobs.go, lifecycle.go and scaleset*.go hold the rules; rest_*.go, app.go, manifest.go,
+// register.go, agents.go, broker.go, runservice.go, results.go, feed.go and launch.go translate one protocol surface each
 // and keep nothing. credentials.go says who may do what, quota.go how often, faults.go and incidents.go what
-// goes wrong.
+// goes wrong, faultfile.go how a file says so.
 //
-// Tests of time reach it by Client, or by a Pipe where a client insists on its own transport.
+// The zero Options are ready to use: New(Options{}).Handler() serves a whole GitHub with one repository.
+//
+// Tests of time (testing/synctest) reach it without a socket, whose clock a bubble does not advance: by Client
+// or Transport, which call the handler on the caller's goroutine, or by a Pipe where a client insists on an
+// http.Transport of its own or wants replies as they come. All deadlines and faults then keep the bubble's time.
 //
 // An Emulator is safe for concurrent use. One mutex guards all state; no request holds it while it waits.
 package emulator

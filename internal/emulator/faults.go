@@ -11,8 +11,8 @@ import (
 )
 
 // Fault is one thing that goes wrong: with requests; with the job messages of scale sets, when Message is
-// set; or with the statistics of scale sets, when Assigned is set. Several may match one request; their
-// delays add up and the first that answers or loses the reply decides.
+// set; or with the scale sets themselves, when Assigned, Trapdoor or Lapse is set. Several may match one
+// request; their delays add up and the first that answers or loses the reply decides.
 type Fault struct {
 	// Route says which requests: "METHOD PIECE", or only "PIECE"; PIECE is a part of the path. Empty means all.
 	Route string `json:"route,omitempty"`
@@ -54,6 +54,26 @@ type Fault struct {
 
 	// Assigned is what statistics give as totalAssignedJobs, whatever is true.
 	Assigned *int `json:"assigned,omitempty"`
+	// Trapdoor withholds for ever, from a set that announces a capacity of 0, the jobs that are queued meanwhile.
+	Trapdoor bool `json:"trapdoor,omitempty"`
+	// Lapse is after how long an assignment lapses that no runner came for.
+	Lapse time.Duration `json:"lapse,omitempty"`
+}
+
+// ofSets says whether the fault is about scale sets rather than requests or messages.
+func (f Fault) ofSets() bool { return f.Assigned != nil || f.Trapdoor || f.Lapse > 0 }
+
+// effects counts what happens to what the fault hits.
+func (f Fault) effects() int {
+	n := 0
+	for _, does := range []bool{
+		f.Delay > 0, f.Twice, f.Status != 0, f.NoBody, f.LoseReply, f.BOM, f.Evict, f.Collect, f.Lose, f.Nameless, f.ofSets(),
+	} {
+		if does {
+			n++
+		}
+	}
+	return n
 }
 
 type fault struct {
@@ -99,7 +119,7 @@ func (e *Emulator) requestFaults(r *http.Request) []Fault {
 		if !both {
 			method, piece = r.Method, f.Route
 		}
-		return f.Message == "" && f.Assigned == nil && method == r.Method && strings.Contains(r.URL.Path, piece)
+		return f.Message == "" && !f.ofSets() && method == r.Method && strings.Contains(r.URL.Path, piece)
 	})
 }
 
@@ -111,6 +131,20 @@ func (e *Emulator) messageFaults(kind string) []Fault {
 // statisticsFaults returns the faults that statistics meet now. The lock is held.
 func (e *Emulator) statisticsFaults() []Fault {
 	return e.count(func(f Fault) bool { return f.Assigned != nil })
+}
+
+// trapdoor says whether a job that is queued now falls through the trapdoor. The lock is held.
+func (e *Emulator) trapdoor() bool {
+	return len(e.count(func(f Fault) bool { return f.Trapdoor })) > 0 || e.opts.ScaleSets.ZeroTrapdoor
+}
+
+// lapseOf is after how long an assignment that is made now lapses. The lock is held.
+func (e *Emulator) lapseOf() time.Duration {
+	d := e.opts.ScaleSets.AssignTimeout
+	for _, f := range e.count(func(f Fault) bool { return f.Lapse > 0 }) {
+		d = f.Lapse
+	}
+	return d
 }
 
 // faulty serves one request with whatever goes wrong with it.

@@ -91,6 +91,46 @@ func StaleStatistics(assigned int, d time.Duration) Fault {
 	return Fault{Assigned: &assigned, For: d}
 }
 
+// TokenExpired answers the next calls about runners as if their token had expired, whoever's it is.
+func TokenExpired(times int) Fault {
+	return Fault{Route: "/actions/runners", Times: times, Status: http.StatusUnauthorized, Body: `{"message":"Bad credentials","status":"401"}`}
+}
+
+// AdminTokenExpired answers the next calls to the scale-set service as if the token of its admin connection had
+// expired early.
+func AdminTokenExpired(times int) Fault {
+	return Fault{Route: "/_apis/runtime/", Times: times, Status: http.StatusUnauthorized, NoBody: true}
+}
+
+// RegistrationRefused refuses the next admin connections, as if a fresh registration token had not been
+// replicated yet.
+func RegistrationRefused(times int) Fault {
+	return Fault{Route: "POST /actions/runner-registration", Times: times, Status: http.StatusForbidden}
+}
+
+// JobStillRunning refuses to remove the next runners of scale sets, as if each had a job.
+func JobStillRunning(times int) Fault {
+	return Fault{Route: "DELETE /agents/", Times: times, Status: http.StatusBadRequest,
+		Body: runtimeException("JobStillRunningException", "The runner is still running a job.")}
+}
+
+// DuplicatePost does the next registrations two times: the second meets the first, as when a proxy sends a request again.
+func DuplicatePost(times int) Fault { return Fault{Route: "POST /generate", Times: times, Twice: true} }
+
+// DuplicateMessages sends the next job messages of a kind two times.
+func DuplicateMessages(kind string, times int) Fault {
+	return Fault{Message: kind, Times: times, Twice: true}
+}
+
+// CapacityTrapdoor withholds for ever, from a scale set that announces a capacity of 0, what is queued meanwhile.
+func CapacityTrapdoor() Fault { return Fault{Trapdoor: true} }
+
+// AssignmentLapses lets the next assignments lapse early.
+func AssignmentLapses(times int, after time.Duration) Fault { return Fault{Times: times, Lapse: after} }
+
+// ByteOrderMark begins all JSON with one.
+func ByteOrderMark() Fault { return Fault{BOM: true} }
+
 // incidents are faults that others met, under the names that we call them by.
 var incidents = map[string]func() Fault{
 	"jit-lost-reply":              func() Fault { return JITLostReply(1) },
@@ -106,6 +146,17 @@ var incidents = map[string]func() Fault{
 	"late-started":                func() Fault { return LateStarted(1, 10*time.Minute) },
 	"stale-statistics":            func() Fault { return StaleStatistics(34, 0) },
 	"queue-token-expired":         func() Fault { return QueueTokenExpired(1) },
+	"token-expired":               func() Fault { return TokenExpired(1) },
+	"admin-token-expired":         func() Fault { return AdminTokenExpired(1) },
+	"registration-refused":        func() Fault { return RegistrationRefused(2) },
+	"job-still-running":           func() Fault { return JobStillRunning(1) },
+	"duplicate-post":              func() Fault { return DuplicatePost(1) },
+	"duplicate-completed":         func() Fault { return DuplicateMessages(jobCompleted, 1) },
+	"capacity-zero-trapdoor":      CapacityTrapdoor,
+	"assignment-lapses":           func() Fault { return AssignmentLapses(1, time.Second) },
+	"byte-order-mark":             ByteOrderMark,
+	"server-errors":               func() Fault { return ServerError("", 5) },
+	"slow":                        func() Fault { return Slow("", 2*time.Second) },
 	"lost-completion":             func() Fault { return LostCompletion(1) },
 }
 

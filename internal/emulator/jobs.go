@@ -98,7 +98,7 @@ func (e *Emulator) submit(w *workflow.Workflow, tree, base string) (int64, error
 	r := &run{planID: newGUID(), file: w.File, title: w.Name, created: time.Now(), tree: w.Tree(), archive: &archive{}}
 	if tree != "" {
 		var err error
-		if r.tree, err = treeAt(tree); err != nil {
+		if r.tree, err = treeAt(tree, w.Tree().Depth); err != nil {
 			return 0, fmt.Errorf("cannot start workflow %q: %w", w.File, err)
 		}
 	}
@@ -139,8 +139,8 @@ func (r *run) findHead() error {
 	return err
 }
 
-// treeAt is the tree in a folder.
-func treeAt(dir string) (workflow.Tree, error) {
+// treeAt is the tree in a folder; depth is how much history the workflow checks out.
+func treeAt(dir string, depth int) (workflow.Tree, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return workflow.Tree{}, err
@@ -149,7 +149,7 @@ func treeAt(dir string) (workflow.Tree, error) {
 		return workflow.Tree{}, fmt.Errorf("the tree %q is no folder", dir)
 	}
 	_, err = os.Lstat(filepath.Join(abs, ".git"))
-	return workflow.Tree{Dir: abs, Git: err == nil, Depth: 1}, nil
+	return workflow.Tree{Dir: abs, Git: err == nil, Depth: depth}, nil
 }
 
 // Cancel asks for the cancellation of a run: jobs that wait are cancelled at once, jobs that run are told.
@@ -284,8 +284,8 @@ func (e *Emulator) deadline(j *job) (time.Time, func()) {
 	switch j.phase {
 	case queued:
 		at := j.queuedAt.Add(e.opts.QueueTimeout)
-		if lapse := j.claim.assignedAt.Add(e.opts.ScaleSets.AssignTimeout); j.claim.set != nil && lapse.Before(at) {
-			return lapse, func() { e.lapse(j) }
+		if j.claim.set != nil && j.claim.lapseAt.Before(at) {
+			return j.claim.lapseAt, func() { e.lapse(j) }
 		}
 		return at, func() {
 			e.conclude(j, workflow.Failure, fmt.Sprintf("no runner took the job within %v", e.opts.QueueTimeout), nil)

@@ -95,8 +95,9 @@ type setSession struct {
 type claim struct {
 	set        *scaleSet // whose it is; nil until it is assigned
 	assignedAt time.Time
-	jobID      string // its name in messages: another one for each assignment
-	requestID  int64  // its number in the flow with acquisition
+	lapseAt    time.Time // when the assignment lapses
+	jobID      string    // its name in messages: another one for each assignment
+	requestID  int64     // its number in the flow with acquisition
 	lapses     int
 	acquired   bool               // by acquirejobs
 	trapped    map[*scaleSet]bool // sets that will never hear of it
@@ -194,6 +195,7 @@ func (e *Emulator) give(s *scaleSet, j *job) {
 func (e *Emulator) hold(s *scaleSet, j *job) {
 	e.withdraw(j)
 	j.claim.set, j.claim.assignedAt = s, time.Now()
+	j.claim.lapseAt = j.claim.assignedAt.Add(e.lapseOf())
 	if j.claim.jobID == "" {
 		j.claim.jobID = j.def.ID
 	}
@@ -245,11 +247,9 @@ func (e *Emulator) settle(j *job) {
 
 // trap keeps a job that is queued now from the sets that announce a capacity of 0. The lock is held.
 func (e *Emulator) trap(j *job) {
-	if !e.opts.ScaleSets.ZeroTrapdoor {
-		return
-	}
 	for _, s := range e.sets {
-		if s.announced && s.capacity == 0 && s.live(time.Now(), e.opts.ScaleSets.SessionTimeout) && e.setMisfit(s, j) == "" {
+		closed := s.announced && s.capacity == 0 && s.live(time.Now(), e.opts.ScaleSets.SessionTimeout)
+		if closed && e.setMisfit(s, j) == "" && e.trapdoor() {
 			if j.claim.trapped == nil {
 				j.claim.trapped = map[*scaleSet]bool{}
 			}

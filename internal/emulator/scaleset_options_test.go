@@ -334,35 +334,6 @@ func TestTheOfficialClientRetriesWhatFails(t *testing.T) {
 	}
 }
 
-func TestFaultsAreReadStrictly(t *testing.T) {
-	got, err := emulator.ParseFaults([]byte(`
-- incident: session-evicted
-  skip: 3
-- incident: stale-statistics
-  for: 10m
-- {route: POST generate-jitconfig, times: 2, status: 502, retry_after: 1500000000}
-`))
-	stale := emulator.StaleStatistics(34, 10*time.Minute)
-	evicted := emulator.SessionEvicted(1)
-	evicted.Skip = 3
-	want := []emulator.Fault{evicted, stale, {Route: "POST generate-jitconfig", Times: 2, Status: 502, RetryAfter: 1500 * time.Millisecond}}
-	if diff := gocmp.Diff(want, got); diff != "" || err != nil {
-		t.Errorf("%v, %s", err, diff)
-	}
-	for text, want := range map[string]string{
-		"- {rout: x}":            `cannot read fault 1: json: unknown field "rout"`,
-		"- incident: nothing":    `cannot read fault 1: cannot find incident "nothing": there are empty-200, `,
-		"[{}, {delay: soon}]":    `cannot read fault 2: delay: time: invalid duration "soon"`,
-		"route: x":               "cannot read the faults: ",
-		"- just a text":          "cannot read fault 1: a fault has keys and values",
-		"- {incident: [a list]}": "cannot read fault 1: incident is a name",
-	} {
-		if _, err := emulator.ParseFaults([]byte(text)); err == nil || !strings.HasPrefix(err.Error(), want) {
-			t.Errorf("%q: %v, want %q", text, err, want)
-		}
-	}
-}
-
 func TestEveryIncidentIsDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/emulator.md")
 	if err != nil {
