@@ -94,7 +94,7 @@ func New(opt Options) *Metrics {
 		counters: map[string]*prometheus.CounterVec{}, histograms: map[string]*prometheus.HistogramVec{},
 		busy: map[int]*busySlot{}, live: map[string]*seen{}, pulls: map[string]pull{}, routes: map[string]bool{},
 	}
-	for _, name := range []string{jobs, runnersEnded, pullBytes, imageFailures, orphans, gitHubCalls} {
+	for _, name := range []string{jobs, runnersEnded, pullBytes, imageFailures, orphans, deprecations, gitHubCalls} {
 		r := row(name)
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: r.Name, Help: r.Help + "."}, r.Labels)
 		m.counters[name] = v
@@ -163,6 +163,8 @@ func (m *Metrics) Emit(e event.Event) {
 		if e.Kind == event.ImageFailed {
 			m.counters[imageFailures].WithLabelValues(e.Pool).Inc()
 		}
+	case event.RunnerDeprecated:
+		m.counters[deprecations].WithLabelValues(e.Pool).Inc()
 	case event.OrphanRemoved:
 		m.counters[orphans].WithLabelValues(e.Pool).Inc()
 	}

@@ -111,6 +111,7 @@ func everything() *metrics.Metrics {
 		m.Emit(event.Event{Time: end, Kind: event.ImagePulling, Pool: "linux", Done: done, Total: 2000})
 	}
 	m.Emit(event.Event{Time: end, Kind: event.OrphanRemoved, Pool: "linux"})
+	m.Emit(event.Event{Time: end, Kind: event.RunnerDeprecated, Pool: "linux"})
 	m.Emit(event.Event{Time: end, Kind: event.ImageFailed, Pool: "other"})
 	m.GitHubCall("GET", "orgs/{org}/actions/runners", 200, time.Second)
 	return m
@@ -193,6 +194,7 @@ func TestWhatIsCounted(t *testing.T) {
 		`tasuki_slot_turnaround_seconds_sum{pool="linux"}`:                                           10, // 3 to end, 1 gone, 6 to idle
 		`tasuki_runner_step_seconds_count{pool="linux",state="connecting"}`:                          2,
 		`tasuki_runners_ended_total{pool="linux",result="well",state=""}`:                            2,
+		`tasuki_runners_deprecated_total{pool="linux"}`:                                              1,
 		`tasuki_image_pull_bytes_total{pool="linux"}`:                                                1000,
 		`tasuki_image_pull_progress_ratio{pool="linux"}`:                                             0.5,
 		`tasuki_github_requests_total{method="GET",route="orgs/{org}/actions/runners",status="200"}`: 1,

@@ -57,6 +57,7 @@ const (
 	busyTime      = "tasuki_slot_busy_seconds_total"
 	pullBytes     = "tasuki_image_pull_bytes_total"
 	imageFailures = "tasuki_image_failures_total"
+	deprecations  = "tasuki_runners_deprecated_total"
 	orphans       = "tasuki_orphans_removed_total"
 	gitHubCalls   = "tasuki_github_requests_total"
 	gitHubTime    = "tasuki_github_request_seconds"
@@ -82,6 +83,7 @@ var table = []Metric{
 	{runnersEnded, Counter, []string{"pool", "result", "state"}, "Runners that are gone. result is well or failed; state is where it failed"},
 	{stepDuration, Histogram, []string{"pool", "state"}, "How long runners stayed in a state, counted when they leave it"},
 	{"tasuki_runner_version_deprecated", Gauge, []string{"pool"}, "1 while GitHub gives no jobs to the version of the runner program that the pool's guests run"},
+	{deprecations, Counter, []string{"pool"}, "Runners that GitHub gave no jobs because of the version of their program"},
 	{"tasuki_runner_release_info", Gauge, []string{"os", "arch", "version"}, "The newest release of the runner program that is kept on this host"},
 	{"tasuki_runner_release_published_timestamp_seconds", Gauge, []string{"os", "arch"}, "When that release was published, as far as that is known"},
 	{"tasuki_runner_release_checked_timestamp_seconds", Gauge, []string{"os", "arch"}, "When GitHub last said that it is the newest; 0: not since the agent started"},
