@@ -41,9 +41,8 @@ func ofPool(p api.Pool, h Host, now time.Time) Answer {
 	default:
 		a = ofSupply(p, s, now)
 	}
-	if held := heldSet(p, s); held != "" {
-		a.Reason, a.Text, a.Waits = SetHeld, held, true
-		a.Mend = "stop the other host's pool, give this one another name, or use standby: many hosts share a pool so"
+	if text := setProblem(p, s); text != "" {
+		a.Reason, a.Text, a.Mend, a.Waits = classify(text, a.Mend)
 	}
 	a.Details = append([]string{supply(p)}, a.Details...)
 	for _, problem := range s.Problems {
@@ -55,22 +54,32 @@ func ofPool(p api.Pool, h Host, now time.Time) Answer {
 }
 
 // mentions says whether a problem is about a pool: the agent's sources end in
-// "pool NAME".
+// "pool NAME", or in several names with commas between.
 func mentions(problem, pool string) bool {
 	source, _, _ := strings.Cut(problem, ": ")
-	return strings.HasSuffix(source, "pool "+pool)
+	_, names, ok := strings.Cut(source, "pool ")
+	return ok && slices.Contains(strings.Split(names, ", "), pool)
 }
 
-// heldSet is the problem that says that another host listens to the scale set
-// of the pool.
-func heldSet(p api.Pool, s *api.Status) string {
+// setProblem is what keeps a pool from hearing of jobs; "" if nothing does.
+func setProblem(p api.Pool, s *api.Status) string {
 	for _, problem := range s.Problems {
-		_, text, _ := strings.Cut(problem, ": ")
-		if mentions(problem, p.Name) && strings.Contains(text, "scale set") && (strings.Contains(text, "held by") || strings.Contains(text, "belongs to")) {
+		if text, ok := strings.CutPrefix(problem, "jobs of pool "); ok && mentions(problem, p.Name) {
+			_, text, _ = strings.Cut(text, ": ")
 			return text
 		}
 	}
 	return ""
+}
+
+// classify finds the reason in the agent's words.
+func classify(text, mend string) (Reason, string, string, bool) {
+	for _, row := range waits {
+		if strings.HasPrefix(text, row.begins) && strings.Contains(text, row.holds) {
+			return row.reason, text, row.mend, true
+		}
+	}
+	return Waiting, text, mend, true
 }
 
 // supply is what the pool has and wants.
@@ -118,6 +127,7 @@ var waits = []struct {
 	{Yielded, "gave its slot", "", "wait, or raise host.slots"},
 	{Deprecated, "", "deprecated", "let the host bring the newest runner program, or build the image with it"},
 	{Deprecated, "", "gives no jobs to ", "let the host bring the newest runner program, or build the image with it"},
+	{SetHeld, "", "is held by", "stop the other host's pool, give this one a scaleset name of its own, or use standby: many hosts share a pool so"},
 	{Limited, "", "GitHub is left alone until", "wait; fewer hosts for each credential, or a GitHub App"},
 	{Denied, "", "GitHub refuses us", "tasuki github check"},
 	{Failing, "", "failed in a row", "tasuki events shows where they fail; tasuki logs RUNNER what the program said"},
@@ -125,13 +135,8 @@ var waits = []struct {
 
 // ofWait answers for a pool that the agent says to wait.
 func ofWait(p api.Pool, h Host, now time.Time) Answer {
-	a := Answer{Reason: Waiting, Text: p.Waits, Waits: true}
-	for _, row := range waits {
-		if strings.HasPrefix(p.Waits, row.begins) && strings.Contains(p.Waits, row.holds) {
-			a.Reason, a.Mend = row.reason, row.mend
-			break
-		}
-	}
+	a := Answer{}
+	a.Reason, a.Text, a.Mend, a.Waits = classify(p.Waits, "")
 	switch a.Reason {
 	case Pulling:
 		if pull, ok := h.Pulls[p.Name]; ok && pull.Total > 0 {

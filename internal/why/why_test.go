@@ -173,7 +173,13 @@ func TestOfPool(t *testing.T) {
 			h.Status.Runners = []api.Runner{{Name: "r1", Pool: "small", State: runner.Cloning}, {Name: "r2", Pool: "small", State: runner.Registering}}
 		}},
 		"held": {reason: why.SetHeld, says: "held by rack-2", change: func(h *why.Host) {
-			h.Status.Problems = []string{`scale set of pool small: scale set "small" is held by rack-2`, "scale set of pool large: scale set is held by rack-9"}
+			h.Status.Problems = []string{`jobs of pool tiny, small: scale set "small" is held by rack-2, and GitHub lets one host at a time listen to a set`, "jobs of pool large: scale set is held by rack-9"}
+		}},
+		"its scale set cannot be made": {reason: why.Denied, says: "GitHub refuses us: 403", change: func(h *why.Host) {
+			h.Status.Problems = []string{"jobs of pool small: cannot make scale set: GitHub refuses us: 403"}
+		}},
+		"its listener has ended": {reason: why.Waiting, says: "restart the agent", change: func(h *why.Host) {
+			h.Status.Problems = []string{"jobs of pool small: the listener for jobs has ended: restart the agent"}
 		}},
 		"its problems": {reason: why.Ready, still: true, says: "all", more: "problem: image of pool small: no route", change: func(h *why.Host) {
 			h.Status.Problems = []string{"image of pool small: no route", "image of pool smaller: none of ours"}
