@@ -35,6 +35,7 @@ func TestArguments(t *testing.T) {
 		"amd64-kvm-internet": {Rec: with(rec, byKernel, vm.Network{Mode: vm.Internet}), Arch: image.ArchAMD64, Accel: "kvm", Sandbox: true, SSHPort: 40003, NetFD: 4},
 		"arm64-hvf-firmware": {Rec: with(rec, boot{Firmware: "/opt/a,b/code.fd"}, rec.Network), Arch: image.ArchARM64, Accel: "hvf", SSHPort: 40004},
 		"arm64-tcg-kernel":   {Rec: with(rec, byKernel, rec.Network), Arch: image.ArchARM64, Accel: "tcg", Sandbox: true, SSHPort: 40005},
+		"amd64-tcg-uefi":     {Rec: seeded(with(rec, boot{Firmware: "/usr/share/OVMF/OVMF_CODE_4M.fd"}, rec.Network)), Arch: image.ArchAMD64, Accel: "tcg", Sandbox: true, SSHPort: 40007},
 		"amd64-tcg-no-key":   {Rec: withoutKey(rec), Arch: image.ArchAMD64, Accel: "tcg", SSHPort: 40006},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -58,6 +59,11 @@ func TestArguments(t *testing.T) {
 
 func with(rec record, b boot, n vm.Network) record {
 	rec.Boot, rec.Network = b, n
+	return rec
+}
+
+func seeded(rec record) record {
+	rec.Media = []string{"/build/x,y/seed.iso"}
 	return rec
 }
 
