@@ -94,6 +94,7 @@ func (a *app) buildImage(ctx context.Context, path string, f buildFlags) error {
 	if err != nil {
 		return err
 	}
+	defer sources.close()
 	opt.Sources = sources
 	b, err := recipe.New(opt)
 	if err != nil {

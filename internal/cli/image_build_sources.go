@@ -21,10 +21,11 @@ import (
 
 // buildSources brings what builds begin with. It implements recipe.Sources.
 type buildSources struct {
-	images *registryImages
-	files  *cloud.Cache
-	dir    string
-	log    *slog.Logger
+	images  *registryImages
+	files   *cloud.Cache
+	dir     string
+	log     *slog.Logger
+	release []func() // of the images that the build stands on
 }
 
 // newBuildSources logs in to registries as every command on images does.
@@ -41,7 +42,23 @@ func newBuildSources(w *imageWork, log *slog.Logger) (*buildSources, error) {
 
 // Image implements recipe.Sources.
 func (s *buildSources) Image(ctx context.Context, ref string, progress func(done, total int64)) (image.Local, error) {
-	return s.images.Image(ctx, ref, progress)
+	img, err := s.images.Image(ctx, ref, progress)
+	if err != nil {
+		return img, err
+	}
+	release, err := s.images.store.Hold(img.Digest)
+	if err != nil {
+		return img, err
+	}
+	s.release = append(s.release, release)
+	return img, nil
+}
+
+// close lets go of the images.
+func (s *buildSources) close() {
+	for _, release := range s.release {
+		release()
+	}
 }
 
 // Disk implements recipe.Sources.
@@ -54,7 +71,8 @@ func (s *buildSources) File(ctx context.Context, d recipe.Download, progress fun
 	return s.files.Fetch(ctx, d.URL, d.Checksum, progress)
 }
 
-// Debian implements recipe.Sources. The outcome is known by what it was made of.
+// Debian implements recipe.Sources. Made twice of the same recipe it is not the
+// same: the time of the build is part of what it is known by.
 func (s *buildSources) Debian(ctx context.Context, d recipe.Debian, progress func(done float64, doing string)) (image.Local, error) {
 	src, err := debian.Build(ctx, debian.Options{
 		CacheDir: filepath.Join(s.dir, "debian"), Mirror: d.Mirror, Packages: d.Packages, Progress: progress, Log: s.log,
@@ -67,7 +85,7 @@ func (s *buildSources) Debian(ctx context.Context, d recipe.Debian, progress fun
 		return image.Local{}, err
 	}
 	return image.Local{
-		Digest: src.Labels[image.LabelRecipe], Dir: filepath.Dir(src.Disk), Disk: src.Disk, DiskSize: info.Size(),
+		Digest: src.Labels[image.LabelRecipe] + " " + src.Labels[image.LabelBuilt], Dir: filepath.Dir(src.Disk), Disk: src.Disk, DiskSize: info.Size(),
 		Kernel: src.Kernel, Initrd: src.Initrd, Labels: src.Labels,
 	}, nil
 }
