@@ -103,7 +103,7 @@ func runTable(runs []api.Run, now time.Time, style statusStyle) string {
 		}
 		rows = append(rows, []cell{
 			{text: r.Created.Local().Format("01-02 15:04:05"), colour: dim}, {text: r.Runner}, {text: r.Pool}, {text: result, colour: colour},
-			{text: waited}, {text: took}, {text: cmp.Or(what, "-")},
+			{text: waited}, {text: took}, {text: what},
 		})
 	}
 	return style.table(rows)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/mirego/tasuki/internal/api"
 	"github.com/mirego/tasuki/internal/event"
@@ -159,6 +160,21 @@ func family(series string) string {
 		}
 	}
 	return name
+}
+
+// Prometheus's own linter finds nothing to say.
+func TestTheLinterIsContent(t *testing.T) {
+	res := httptest.NewRecorder()
+	everything().Handler().ServeHTTP(res, httptest.NewRequest("GET", "/metrics", nil))
+	problems, err := promlint.New(res.Body).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "tasuki_") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
 }
 
 func TestEveryMetricOfTheTableIsServedAndNoOther(t *testing.T) {
