@@ -231,7 +231,7 @@ func (h *History) flush(ctx context.Context) bool {
 		return true
 	}
 	err := h.writeAll(ctx)
-	if damaged(err) {
+	if damaged(err) || errors.Is(err, errAway) {
 		h.replace()
 		err = h.writeAll(ctx)
 	}
@@ -249,22 +249,26 @@ func (h *History) flush(ctx context.Context) bool {
 	return err == nil
 }
 
-// replace begins a new file in place of a damaged one.
+// replace begins a new file in place of one that was found damaged, or of none.
 func (h *History) replace() {
 	h.use.Lock()
 	defer h.use.Unlock()
-	if h.db == nil || !damaged(check(h.db)) {
-		return // by now it is another
+	if h.db != nil {
+		err := check(h.db)
+		if !damaged(err) && !interrupted(err) { // by now it is another
+			return
+		}
+		_ = h.db.Close()
+		h.db = nil
+		aside, moved := moveAside(h.path)
+		if moved != nil {
+			h.opt.Log.Error("damaged history cannot be moved aside", "file", h.path, "err", moved)
+			return
+		}
+		h.opt.Log.Error("history is damaged; it was moved aside and a new one begins", "file", aside, "err", err)
 	}
-	_ = h.db.Close()
-	h.db = nil
-	aside, err := moveAside(h.path)
-	if err == nil {
-		h.opt.Log.Error("history is damaged; it was moved aside and a new one begins", "file", aside)
-		err = h.open()
-	}
-	if err != nil {
-		h.opt.Log.Error("history cannot be replaced", "file", h.path, "err", err)
+	if err := h.open(); err != nil {
+		h.opt.Log.Error("history cannot be opened again", "file", h.path, "err", err)
 	}
 }
 

@@ -121,6 +121,12 @@ func check(db *sql.DB) error {
 
 var errDamaged = errors.New("the file is damaged")
 
+// interrupted says whether a look took too long: of a large file.
+func interrupted(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return errors.Is(err, context.DeadlineExceeded) || ok && e.Code() == sqlite3.SQLITE_INTERRUPT
+}
+
 // damaged says whether an error means that the file itself is broken.
 func damaged(err error) bool {
 	if errors.Is(err, errDamaged) {
