@@ -7,6 +7,9 @@ user=${TASUKI_USER:?} login=${TASUKI_LOGIN:?}
 home=$(getent passwd "$user" | cut -d: -f6)
 group=$(id -gn "$user")
 
+# No usable password, which is not the same as locked: sshd refuses the locked.
+case $(getent shadow "$user" | cut -d: -f2) in '!'*) usermod -p '*' "$user" ;; esac
+
 # The login key of each guest is a credential, which systemd puts in place.
 version=$(systemctl --version | sed -n 's/^systemd \([0-9]*\).*/\1/p')
 if [ "${version:-0}" -lt 252 ]; then

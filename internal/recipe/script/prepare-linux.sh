@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure of the image's user: there, in the sudoers, let in by key alone.
+# Makes sure of the image's user: there, and in the sudoers.
 set -eu
 user=${TASUKI_USER:?}
 id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
@@ -8,5 +8,3 @@ if [ "$user" != root ]; then
 	printf '%s ALL=(ALL) NOPASSWD:ALL\n' "$user" >/etc/sudoers.d/90-tasuki
 	chmod 0440 /etc/sudoers.d/90-tasuki
 fi
-# No usable password, which is not the same as locked: sshd refuses the locked.
-case $(getent shadow "$user" | cut -d: -f2) in '!'*) usermod -p '*' "$user" ;; esac
