@@ -95,7 +95,7 @@ func (f *initFlags) ask(k *asker) error {
 			err = f.fromAddress()
 		}
 	}
-	if err == nil && f.credentials() == 0 && !strings.HasPrefix(f.url, "http://") {
+	if err == nil && f.credentials() == 0 {
 		err = f.askCredential(k)
 	}
 	if err == nil && f.image == "" {
@@ -119,36 +119,53 @@ func (f *initFlags) ask(k *asker) error {
 	return err
 }
 
+// proofs are the ways to prove oneself to GitHub.
+var proofs = []struct {
+	text  string
+	apps  bool // a GitHub App, of which none manages an enterprise's runners
+	plain bool // only for an emulator, over plain HTTP
+	ask   func(*initFlags, *asker) error
+}{
+	{"a GitHub App, made now in your browser", true, false, func(f *initFlags, _ *asker) error {
+		f.newApp = true
+		return nil
+	}},
+	{"a GitHub App that there is: its id and its key", true, false, func(f *initFlags, k *asker) (err error) {
+		if f.appID, err = k.text("The App's client id", "", something); err == nil {
+			f.appKey, err = k.text("The file with its private key (mode 0600)", "", readableFile)
+		}
+		return err
+	}},
+	{"a token in a file", false, false, func(f *initFlags, k *asker) (err error) {
+		f.tokenFile, err = k.text("The file with the token (mode 0600)", "", readableFile)
+		return err
+	}},
+	{"a token in an environment variable", false, false, func(f *initFlags, k *asker) (err error) {
+		f.tokenEnv, err = k.text("The variable's name", "GITHUB_TOKEN", something)
+		return err
+	}},
+	{"a token that a command prints, such as gh auth token", false, false, func(f *initFlags, k *asker) (err error) {
+		f.tokenCommand, err = k.text("The command", "gh auth token", something)
+		return err
+	}},
+	{"not at all: it is an emulator that asks for nothing", false, true, func(*initFlags, *asker) error { return nil }},
+}
+
 func (f *initFlags) askCredential(k *asker) error {
-	options := []string{
-		"a GitHub App, made now in your browser",
-		"a GitHub App that there is: its id and its key",
-		"a token in a file",
-		"a token in an environment variable",
-		"a token that a command prints, such as gh auth token",
-	}
-	if strings.HasPrefix(f.scope, "enterprises/") {
-		options = options[2:] // no App manages runners there
+	enterprise, plain := strings.HasPrefix(f.scope, "enterprises/"), strings.HasPrefix(f.url, "http://")
+	var options []string
+	var asks []func(*initFlags, *asker) error
+	for _, p := range proofs {
+		if p.apps && enterprise || p.plain && !plain {
+			continue
+		}
+		options, asks = append(options, p.text), append(asks, p.ask)
 	}
 	chosen, err := k.choice("How shall this machine prove itself to GitHub? "+github.Needs(f.scope), options)
 	if err != nil {
 		return err
 	}
-	switch chosen + 5 - len(options) {
-	case 0:
-		f.newApp = true
-	case 1:
-		if f.appID, err = k.text("The App's client id", "", something); err == nil {
-			f.appKey, err = k.text("The file with its private key (mode 0600)", "", readableFile)
-		}
-	case 2:
-		f.tokenFile, err = k.text("The file with the token (mode 0600)", "", readableFile)
-	case 3:
-		f.tokenEnv, err = k.text("The variable's name", "GITHUB_TOKEN", something)
-	case 4:
-		f.tokenCommand, err = k.text("The command", "gh auth token", something)
-	}
-	return err
+	return asks[chosen](f, k)
 }
 
 func readableFile(path string) error {

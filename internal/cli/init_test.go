@@ -151,6 +151,7 @@ func TestInitAsks(t *testing.T) {
 			[]string{`scope: "acme/app"`, `id: "Iv23li"`, `labels: ["big", "gpu"]`, "Administration"}},
 		"a token of gh":  {"acme\n5\n\nr.example/x:1\n\n", []string{`token: {command: ["gh", "auth", "token"]}`, "# labels:"}},
 		"an enterprise":  {"a b\nenterprises/big\n2\n\nx\nr.example/x:1\n\n", []string{`scope: "enterprises/big"`, `token: {env: "GITHUB_TOKEN"}`}},
+		"an emulator":    {"http://127.0.0.1:8080/octo/demo\n6\nr.example/x:1\n\n", []string{`url: "http://127.0.0.1:8080"`, `scope: "octo/demo"`}},
 		"another GitHub": {"https://github.acme.example/tools\n4\nTOKEN\nr.example/x:1\n\n", []string{`url: "https://github.acme.example"`, `scope: "tools"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
