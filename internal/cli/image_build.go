@@ -76,6 +76,9 @@ func (a *app) buildImage(ctx context.Context, path string, f buildFlags) error {
 	if err != nil {
 		return err
 	}
+	if a.logLevel == "info" {
+		a.logLevel = "warn" // the view tells of the build; the log, of what is out of the ordinary
+	}
 	w, err := a.newImageWork(ctx, f.config)
 	if err != nil {
 		return err
