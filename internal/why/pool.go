@@ -46,7 +46,7 @@ func ofPool(p api.Pool, h Host, now time.Time) Answer {
 	}
 	a.Details = append([]string{supply(p)}, a.Details...)
 	for _, problem := range s.Problems {
-		if mentions(problem, p.Name) && !strings.Contains(a.Text, problem) {
+		if mentions(problem, p.Name) && !strings.HasSuffix(problem, a.Text) { // and not said already
 			a.Details = append(a.Details, "problem: "+problem)
 		}
 	}

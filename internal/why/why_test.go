@@ -197,7 +197,9 @@ func TestOfPool(t *testing.T) {
 			if got.Waits == tt.still || got.Subject != `pool "small"` {
 				t.Errorf("waits %t, subject %q", got.Waits, got.Subject)
 			}
-			if d := strings.Join(got.Details, "\n"); strings.Contains(d, "rack-9") || strings.Contains(d, "smaller") {
+			if d := strings.Join(got.Details, "\n"); got.Reason == why.SetHeld && strings.Contains(d, got.Text) {
+				t.Errorf("it says twice: %s", d)
+			} else if strings.Contains(d, "rack-9") || strings.Contains(d, "smaller") {
 				t.Errorf("another pool's problem: %s", d)
 			}
 		})
