@@ -193,6 +193,9 @@ func TestLostCompletedAndLateStarted(t *testing.T) {
 	}
 	w.concluded(run, "success") // its guest was not torn down
 	w.finish(h)
+	if n := strings.Count(h.logs.String(), "from=busy to=leaving"); n != 1 {
+		t.Errorf("the runner left %d times, want once, when its program had ended", n)
+	}
 	if gh.jobs.Load() > 0 {
 		t.Errorf("GitHub was asked %d times for a job of which all was told", gh.jobs.Load())
 	}

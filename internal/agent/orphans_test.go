@@ -10,6 +10,7 @@ import (
 	"github.com/mirego/tasuki/internal/guest"
 	"github.com/mirego/tasuki/internal/pool"
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/vm"
 )
 
 // gone is GitHub that notes whom it was told to remove.
@@ -85,12 +86,26 @@ func TestOfflineButBusy(t *testing.T) {
 	})
 }
 
+// nothing is a driver of which nothing is asked but what it is.
+type nothing struct{ vm.Driver }
+
+func (nothing) Capabilities() vm.Capabilities {
+	return vm.Capabilities{GuestOS: "linux", GuestArch: "amd64"}
+}
+
+// offer is a host that keeps one release.
+type offer string
+
+func (o offer) Latest(string, string) (runner.Release, bool) {
+	return runner.Release{Version: string(o)}, true
+}
+
 // A pool whose runners' version GitHub refuses asks again slowly, and at once
 // when its guests would run another.
 func TestVersionDeprecatedPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, heard := quiet(t)
-		p := &poolState{Pool: Pool{Spec: pool.Spec{Name: "ios", Runner: runner.FromImage}}, hasImage: true}
+		p := &poolState{Pool: Pool{Spec: pool.Spec{Name: "ios", Runner: runner.FromImage}, Driver: nothing{}}, hasImage: true}
 		p.image.Digest = "sha256:old"
 		tries := 0
 		for end := time.Now().Add(6 * time.Hour); time.Now().Before(end); time.Sleep(10 * time.Second) {
@@ -108,10 +123,23 @@ func TestVersionDeprecatedPace(t *testing.T) {
 		if tries < 12 || tries > 40 || p.deprecated != 2*tries || len(heard.seen) != 2*tries {
 			t.Errorf("%d tries in six hours (%d runners, %d events)", tries, p.deprecated, len(heard.seen))
 		}
-		p.image.Digest = "sha256:new"
-		a.reconsider(p)
-		if why := p.blocked(time.Now()); why != "" {
-			t.Errorf("with another image: %s", why)
+		err := deprecated{version: "2.300.0", image: "sha256:old"}
+		for what, change := range map[string]func(){
+			"another image":         func() { p.image.Digest = "sha256:new" },
+			"a release of the host": func() { a.opt.Releases = offer("2.336.0") },
+		} {
+			p.Spec.Runner, p.image.Digest = runner.FromHost, "sha256:old"
+			p.failed(err.Error(), err, time.Now(), time.Now())
+			a.refuse(p, orphan, err, time.Now())
+			a.reconsider(p)
+			if p.blocked(time.Now()) == "" {
+				t.Errorf("before %s: not blocked", what)
+			}
+			change()
+			a.reconsider(p)
+			if why := p.blocked(time.Now()); why != "" {
+				t.Errorf("with %s: %s", what, why)
+			}
 		}
 	})
 }
