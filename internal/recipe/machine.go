@@ -88,6 +88,7 @@ func (g *machine) dial(ctx context.Context) error {
 	}
 	channel, err := g.b.opt.Dialer.Dial(ctx, guest.Target{
 		Guest: g.name, Address: g.address, User: g.r.Login, Key: g.private, Password: g.r.Password,
+		HostKey: g.base.Labels[image.LabelHostKey], // until finish the guest has its base's
 	})
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -218,7 +219,7 @@ func cloudRecipe(t *testing.T) recipe.Recipe {
 // throughRegistry pushes an image to the embedded registry and pulls it.
 func throughRegistry(t *testing.T, home string, src image.Source) image.Local {
 	t.Helper()
-	r, err := registry.New(registry.Options{Dir: filepath.Join(home, "registry")})
+	r, err := registry.New(registry.Options{Dir: filepath.Join(home, "registry"), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
