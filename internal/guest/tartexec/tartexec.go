@@ -109,11 +109,12 @@ func (d *Dialer) Dial(ctx context.Context, target guest.Target) (guest.Channel, 
 func (d *Dialer) dial(ctx context.Context, target guest.Target) (*channel, error) {
 	var agentErr error
 	if d.opt.Channel != SSH {
-		var ch *channel
-		if ch, agentErr = d.dialAgent(ctx, target); agentErr == nil {
+		ch, err := d.dialAgent(ctx, target)
+		if err == nil {
 			d.forget(target.Guest)
-			return ch, d.prepare(ctx, ch, target)
+			return ch, nil
 		}
+		agentErr = err
 		if d.opt.Channel == Exec || errors.Is(agentErr, guest.ErrRefused) || ctx.Err() != nil {
 			return nil, agentErr
 		}
@@ -125,7 +126,10 @@ func (d *Dialer) dial(ctx context.Context, target guest.Target) (*channel, error
 	if d.opt.Channel == Auto && !d.patienceEnded(target.Guest) {
 		return nil, errors.Join(fmt.Errorf("SSH answers; its guest agent has %v more to answer, too: %w", d.opt.Patience, guest.ErrUnreachable), ch.Close())
 	}
-	return ch, d.prepare(ctx, ch, target)
+	if err := d.prepare(ctx, ch, target); err != nil {
+		return nil, errors.Join(err, ch.Close())
+	}
+	return ch, nil
 }
 
 // patienceEnded says whether SSH answers for so long that no guest agent is to
@@ -157,14 +161,7 @@ func (d *Dialer) dialAgent(ctx context.Context, target guest.Target) (*channel, 
 	ch := newChannel(&agentLine{dialer: d, guest: target.Guest}, guest.Way{Channel: "guest agent", Trust: "the hypervisor"})
 	try, cancel := context.WithTimeoutCause(ctx, tryFor, fmt.Errorf("its guest agent did not answer within %v: %w", tryFor, guest.ErrUnreachable))
 	defer cancel()
-	status, err := ch.Run(try, guest.Command{Script: "true"})
-	if err == nil && status != 0 {
-		err = fmt.Errorf("its guest agent cannot run anything (status %d): %w", status, guest.ErrUnreachable)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return ch, nil
+	return ch, d.prepare(try, ch, target)
 }
 
 // dialSSH tries SSH once. A stock image has a user whose password everybody
@@ -204,22 +201,16 @@ if [ "$sys" = Darwin ]; then
 fi
 echo "session $sys $gui $in $as"`
 
-// prepare looks where scripts run, and puts the guest's own login key there.
+// prepare looks where scripts run, and makes a macOS guest's run inside its GUI
+// session. It lets the guest's own login key in on the way, so that tasuki ssh
+// needs no password: all in one script, since a guest that boots is slow.
 func (d *Dialer) prepare(ctx context.Context, ch *channel, target guest.Target) error {
-	err := d.enterGUI(ctx, ch)
-	if err == nil && ch.way.Login != "key" {
-		err = d.authorize(ctx, ch, target)
-	}
+	script, err := d.authorize(ch.way, target)
 	if err != nil {
-		return errors.Join(err, ch.Close())
+		return err
 	}
-	return nil
-}
-
-// enterGUI makes a macOS guest's scripts run inside its GUI session.
-func (d *Dialer) enterGUI(ctx context.Context, ch *channel) error {
 	var out strings.Builder
-	if _, err := ch.Run(ctx, guest.Command{Script: session, Stdout: &out}); err != nil {
+	if _, err := ch.Run(ctx, guest.Command{Script: script + session, Stdout: &out}); err != nil {
 		return err
 	}
 	var sys, gui, in, as string
@@ -246,22 +237,18 @@ func (d *Dialer) enterGUI(ctx context.Context, ch *channel) error {
 	return nil
 }
 
-// authorize lets the guest's own key log in, so that tasuki ssh needs no
-// password. A guest that has no sshd is none the worse.
-func (d *Dialer) authorize(ctx context.Context, ch *channel, target guest.Target) error {
-	if d.opt.AuthorizedKey == nil || target.Key.Empty() {
-		return nil
+// authorize returns a script that lets the guest's own key log in, if it does
+// not yet. A guest that has no sshd is none the worse.
+func (d *Dialer) authorize(way guest.Way, target guest.Target) (string, error) {
+	if d.opt.AuthorizedKey == nil || target.Key.Empty() || way.Login == "key" {
+		return "", nil
 	}
 	line, err := d.opt.AuthorizedKey(target.Key)
 	if err != nil {
-		return err
+		return "", err
 	}
-	script := "umask 077; mkdir -p ~/.ssh && { grep -qxF " + guest.Quote(line) + " ~/.ssh/authorized_keys 2>/dev/null || echo " + guest.Quote(line) + " >>~/.ssh/authorized_keys; }"
-	status, err := ch.Run(ctx, guest.Command{Script: script})
-	if err == nil && status != 0 {
-		d.log.Warn("guest takes no login key", "guest", target.Guest, "status", status)
-	}
-	return err
+	line = guest.Quote(line)
+	return "(umask 077; mkdir -p ~/.ssh; grep -qxF " + line + " ~/.ssh/authorized_keys || echo " + line + " >>~/.ssh/authorized_keys) 2>/dev/null\n", nil
 }
 
 // program is one call of tart exec.

@@ -60,11 +60,10 @@ func (t *tart) answer(ctx context.Context, l *life, conn net.Conn) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 24*time.Hour)
 	defer cancel()
-	ch, err := l.dial(ctx)
+	ch, err := l.channel(ctx)
 	if err != nil {
 		return out.send(frame{Refuse: err.Error()})
 	}
-	defer ch.Close()
 	stdin, feed := io.Pipe()
 	go func() { // until the caller has hung up
 		defer cancel()
@@ -92,9 +91,41 @@ func (t *tart) answer(ctx context.Context, l *life, conn net.Conn) error {
 	})
 	_ = stdin.Close()
 	if err != nil {
+		l.hangUp(ch)
 		return err // the stream ends without an exit
 	}
 	return out.send(frame{Exit: true, Code: code & 0xff})
+}
+
+// channel returns the machine's open channel, or opens it: a login costs a
+// guest that is emulated much more than a script.
+func (l *life) channel(ctx context.Context) (guest.Channel, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.inside != nil {
+		return l.inside, nil
+	}
+	ch, err := l.dial(ctx)
+	if err == nil {
+		l.inside = ch
+	}
+	return ch, err
+}
+
+// hangUp forgets a channel whose script was not seen to end, unless it was
+// the caller who went. Other scripts on it end by themselves.
+func (l *life) hangUp(ch guest.Channel) {
+	probe, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := ch.Run(probe, guest.Command{Script: "true"}); err == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.inside == ch {
+		l.inside = nil
+	}
+	_ = ch.Close()
 }
 
 // dial opens a channel into the machine, which tries only once.

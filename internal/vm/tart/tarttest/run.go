@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -209,6 +210,9 @@ type life struct {
 	control net.Listener
 	address string
 	booted  time.Time // when its agent answers
+
+	mu     sync.Mutex
+	inside guest.Channel // nil until somebody needed it
 }
 
 func (l *life) close(name string) {
