@@ -18,7 +18,6 @@ import (
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/pool"
 	"github.com/mirego/tasuki/internal/runner"
-	"github.com/mirego/tasuki/internal/vm"
 )
 
 // oneImage is the agent's Images of a demo: it was brought before.
@@ -38,15 +37,18 @@ func (d *demo) newAgent() (*agent.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := d.openNetwork(); err != nil {
+		return nil, err
+	}
 	boot, register := 3*time.Minute, 90*time.Second
-	if d.host.driver.Capabilities().Accel == "tcg" {
+	if d.onTart() || d.host.driver.Capabilities().Accel == "tcg" {
 		boot, register = 2*boot, 2*register // a busy machine emulates slowly
 	}
 	spec := pool.Spec{
-		Name: "demo", Image: d.image.Ref.String(), Driver: "qemu", Scope: "octo/demo", Labels: append([]string{"demo"}, d.flags.labels...),
+		Name: "demo", Image: d.image.Ref.String(), Driver: d.flags.driver, Scope: "octo/demo", Labels: append([]string{"demo"}, d.flags.labels...),
 		MemoryMiB: 1024, Standby: d.flags.slots, MaxJob: d.flags.timeout, WorkFolder: "_work",
 		Deadlines: map[runner.State]time.Duration{runner.Connecting: boot, runner.Registering: register},
-		Network:   vm.Network{Mode: vm.Isolated, Forwards: []vm.Forward{{Guest: guestGitHub + ":80", Host: d.address}}},
+		Network:   d.network(),
 	}
 	p := agent.Pool{
 		Spec: spec, Driver: d.host.driver, Dialer: d.host.dialer, GitHub: gh, Images: oneImage{d.image}, Demand: &d.demand,
