@@ -186,6 +186,27 @@ func TestIncidentLostCompletedLateStarted(t *testing.T) {
 	}
 }
 
+// A job was cancelled before any runner came, and nobody says so.
+func TestIncidentLostCompletedOfAJobThatNeverRan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, emulator.Options{Faults: []emulator.Fault{emulator.LostCompleted(0)}})
+		p := w.pool(w.host())
+		p.lame = true
+		p.start()
+		w.listening()
+		run := w.submit(2)
+		w.until("both are known", func() bool { return len(p.set.Want().Jobs) == 2 })
+		if err := w.Cancel(run); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		if jobs := p.set.Want().Jobs; len(jobs) != 0 {
+			t.Errorf("%d jobs that are over are still wanted", len(jobs))
+		}
+		p.end()
+	})
+}
+
 // Statistics that stay high for days cost runners for some minutes; those that
 // stay 0 cost nothing.
 func TestIncidentStaleStatistics(t *testing.T) {
