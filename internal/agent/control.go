@@ -51,6 +51,7 @@ func (k *keeper) status(rec runner.Record) api.Runner {
 	return api.Runner{
 		Name: rec.Name, Pool: rec.Pool, State: rec.State, Since: rec.Since, Reason: rec.Reason, Created: rec.Created,
 		Job: rec.Job, Hold: rec.HoldUntil, Failed: rec.Failed, Failure: rec.Failure, Steps: rec.Steps,
+		Way: rec.Way,
 	}
 }
 

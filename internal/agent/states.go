@@ -159,7 +159,7 @@ func (k *keeper) connect(ctx context.Context) (runner.State, string, error) {
 	if err := k.dial(ctx); err != nil {
 		return "", "", err
 	}
-	if !k.note(ctx, func(r *runner.Record) { r.Up = true }) {
+	if !k.note(ctx, func(r *runner.Record) { r.Up, r.Way = true, k.way() }) {
 		return "", "", errAgentEnds
 	}
 	if k.credential.IsZero() {
@@ -285,6 +285,14 @@ func (k *keeper) dialOnce(ctx context.Context, target guest.Target) (guest.Chann
 		target.Address = address
 	}
 	return k.pool.Dialer.Dial(ctx, target)
+}
+
+// way is how the guest was reached, for a person.
+func (k *keeper) way() string {
+	if w, ok := k.channel.(guest.Wayfarer); ok {
+		return w.Way().String()
+	}
+	return ""
 }
 
 // hangUp closes the channel; the next dial opens a new one.

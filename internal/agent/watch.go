@@ -101,6 +101,9 @@ func (a *Agent) observeGuests(ctx context.Context, d vm.Driver, state *driverSta
 		return
 	}
 	a.problem("driver "+name, "")
+	if c, ok := d.(vm.SlotCounter); ok {
+		a.problem("slots of driver "+name, c.Slots().Reason)
+	}
 
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -82,6 +82,8 @@ type Runner struct {
 	Failed  bool           `json:"failed,omitempty"`
 	Failure string         `json:"failure,omitempty"`
 	Steps   []runner.Visit `json:"steps,omitempty"`
+	// Way is how its guest was reached, and why it is believed to be ours.
+	Way string `json:"way,omitempty"`
 }
 
 // Login is the answer of GET /v1/runners/NAME/login: how to log in to a guest.

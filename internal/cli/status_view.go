@@ -185,6 +185,9 @@ func reasonText(r api.Runner, now time.Time) string {
 	if r.State == runner.Held && r.Hold.After(now) {
 		text = strings.TrimSuffix("for "+human(r.Hold.Sub(now))+" more; "+text, "; ")
 	}
+	if text == "" && (r.State == runner.Idle || r.State == runner.Busy) {
+		text = r.Way
+	}
 	return oneLine(text)
 }
 

@@ -27,6 +27,8 @@ func (h *host) reason(p *party) string {
 		return fmt.Sprintf("the pool has as many runners as it may (max: %d)", p.Most)
 	case p.unserved == 0 && p.rests(h.now):
 		return fmt.Sprintf("gave its slot to a job of another pool; takes one again at %s", p.Yielded.Add(calm).UTC().Format(clock))
+	case h.limits.Drivers[p.Driver] < 0:
+		return fmt.Sprintf("no free slot: driver %s runs no guest of ours, since others hold what the hypervisor allows", p.Driver)
 	case h.full(p.Driver) && h.taken < h.limits.Slots:
 		return fmt.Sprintf("no free slot: driver %s runs %d guests, taken by %s", p.Driver, h.limits.Drivers[p.Driver], h.takenBy(p.Driver))
 	}

@@ -124,7 +124,9 @@ type Record struct {
 	// Left says that GitHub knows the runner no more.
 	Left bool `json:"left,omitempty"`
 	// Up says that a channel into the guest was open once.
-	Up    bool   `json:"up,omitempty"`
+	Up bool `json:"up,omitempty"`
+	// Way is how the guest was reached, and why it is believed to be ours.
+	Way   string `json:"way,omitempty"`
 	Image string `json:"image,omitempty"` // digest
 	// ImageLabels are the image's: an agent that adopts the runner needs them
 	// to get into the guest.

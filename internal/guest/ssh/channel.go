@@ -22,6 +22,7 @@ var (
 // channel is one connection. Each script is a session of it.
 type channel struct {
 	client *ssh.Client
+	way    guest.Way
 	open   context.Context // ends, with its cause, when the connection does
 	end    context.CancelCauseFunc
 
@@ -74,6 +75,9 @@ func (c *channel) watch(interval, patience time.Duration) {
 		}
 	}
 }
+
+// Way implements guest.Wayfarer.
+func (c *channel) Way() guest.Way { return c.way }
 
 // Close implements guest.Channel. Scripts that run go on in the guest.
 func (c *channel) Close() error {

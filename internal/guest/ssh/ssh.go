@@ -93,8 +93,22 @@ func (d *Dialer) dial(ctx context.Context, target guest.Target) (*channel, error
 		}
 		return nil, unreachable(ctx, err)
 	}
-	return newChannel(ssh.NewClient(sshConn, channels, requests),
-		orElse(d.Interval, 5*time.Second), orElse(d.Patience, 10*time.Second)), nil
+	ch := newChannel(ssh.NewClient(sshConn, channels, requests),
+		orElse(d.Interval, 5*time.Second), orElse(d.Patience, 10*time.Second))
+	ch.way = wayTo(target)
+	return ch, nil
+}
+
+// wayTo says how a guest is reached and trusted.
+func wayTo(target guest.Target) guest.Way {
+	way := guest.Way{Channel: "ssh", Trust: "the image's host key", Login: "key"}
+	if target.HostKey == "" {
+		way.Trust = "the host key that it showed first"
+	}
+	if target.Key.Empty() {
+		way.Login = "password"
+	}
+	return way
 }
 
 // listening is a connection that tells when its first bytes come.
