@@ -325,3 +325,18 @@ func TestAStartThatWasNotWrittenDownIsFound(t *testing.T) {
 		t.Errorf("it is %s", in.State)
 	}
 }
+
+// tart clone would replace a machine of the same name without a word.
+func TestCreateNeverReplacesAMachine(t *testing.T) {
+	w := newWorld(t)
+	if err := tarttest.Add(w.opt.TartHome, "tk-a", w.img); err != nil {
+		t.Fatal(err)
+	}
+	before := w.look("tk-a")
+	if err := w.driver().Create(t.Context(), w.spec("tk-a")); !errors.Is(err, vm.ErrSpec) {
+		t.Errorf("Create: %v, want ErrSpec", err)
+	}
+	if after := w.look("tk-a"); after != before {
+		t.Errorf("it was %+v and is %+v", before, after)
+	}
+}
