@@ -60,6 +60,7 @@ func (l *hearing) hear(ctx context.Context) error {
 		return err
 	}
 	var m *message
+	asked, changed := time.Now(), false
 	err := l.tried(ctx, func(ctx context.Context) (err error) {
 		last, capacity := l.asking()
 		wait, stop := context.WithCancelCause(ctx)
@@ -71,7 +72,7 @@ func (l *hearing) hear(ctx context.Context) error {
 		l.interruptible(func() { stop(errInterrupted) })
 		m, err = l.s.svc.poll(wait, l.open, last, capacity)
 		if errors.Is(err, errInterrupted) {
-			err = nil // the next poll announces something else
+			changed, err = true, nil // the next poll announces something else
 		}
 		return err
 	})
@@ -79,6 +80,9 @@ func (l *hearing) hear(ctx context.Context) error {
 		return err
 	}
 	if m == nil {
+		if !changed && time.Since(asked) < leastPoll { // an empty 200, at once
+			_ = backoff.Sleep(ctx, leastPoll)
+		}
 		return l.recount(ctx)
 	}
 	return l.handle(ctx, m)

@@ -28,6 +28,8 @@ var (
 const (
 	// closeTimeout bounds the good-bye of an agent that ends.
 	closeTimeout = 5 * time.Second
+	// leastPoll is the pace of polls that come back with nothing at once.
+	leastPoll = time.Second
 	// maxSlow is how many polls in a row may go unanswered until the session is
 	// opened anew.
 	maxSlow = 3

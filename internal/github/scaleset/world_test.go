@@ -234,11 +234,11 @@ func (p *pool) failed(err error) {
 }
 
 func (p *pool) pass(ctx context.Context) {
-	if p.lame {
-		return
-	}
 	want := p.set.Want().Runners()
 	p.mu.Lock()
+	if p.lame {
+		want = 0
+	}
 	waiting := 0
 	for _, busy := range p.alive {
 		if !busy {
