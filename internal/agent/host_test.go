@@ -109,7 +109,7 @@ func (s site) options(faults fake.Faults) (agent.Options, error) {
 	}
 	return agent.Options{
 		Host: "test", Installation: installation, Home: home, Slots: 2,
-		Tick: 100 * time.Millisecond, Resync: 500 * time.Millisecond, LostReply: 4 * time.Second,
+		Tick: 100 * time.Millisecond, Resync: 500 * time.Millisecond, LostReply: 15 * time.Second,
 		Journal: j, NewKey: noKey,
 		Pools: []agent.Pool{{
 			Spec:   pool.Spec{Name: "fake", Image: "fake", Standby: 1, Labels: []string{"mirego"}, Network: vm.Network{Mode: vm.Isolated}},
