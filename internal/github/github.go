@@ -129,6 +129,7 @@ type Client struct {
 	mu     sync.Mutex
 	groups map[string]int64 // id by name in lower case
 	found  map[string]place // where a runner's job is, by the runner's name
+	saw    time.Time        // when GitHub let us see the scope's runners last
 }
 
 // New returns the client of the one scope that the options name. It sends

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/mirego/tasuki/internal/base/secret"
 	"github.com/mirego/tasuki/internal/runner"
@@ -150,6 +151,9 @@ func (c *Client) Runners(ctx context.Context) ([]runner.Remote, error) {
 	if err == nil && !whole {
 		all, _, err = c.list(ctx)
 	}
+	if err == nil {
+		c.sees()
+	}
 	return all, c.explain("list the runners", err)
 }
 
@@ -198,6 +202,7 @@ func (c *Client) Runner(ctx context.Context, id int64) (runner.Remote, bool, err
 	if err != nil {
 		return runner.Remote{}, false, c.explain(doing, err)
 	}
+	c.sees()
 	return got.ours(), true, nil
 }
 
@@ -217,14 +222,35 @@ func (c *Client) Remove(ctx context.Context, id int64) error {
 	return c.explain(doing, err)
 }
 
-// visible returns an error unless GitHub lets us see the scope's runners.
+// sightLasts is how long we believe that we may still see the scope's runners:
+// every runner that ends asks, and a large fleet shares one rate limit.
+const sightLasts = time.Minute
+
+// sees notes that GitHub lets us see the scope's runners.
+func (c *Client) sees() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.saw = c.now()
+}
+
+// visible returns an error unless GitHub lets us see the scope's runners, or did
+// within the last minute: a runner that is not found there is gone.
 func (c *Client) visible(ctx context.Context) error {
+	c.mu.Lock()
+	age := c.now().Sub(c.saw)
+	c.mu.Unlock()
+	if age >= 0 && age < sightLasts {
+		return nil
+	}
 	var got struct {
 		Total *int `json:"total_count"`
 	}
 	_, err := c.call(ctx, http.MethodGet, "/actions/runners?per_page=1", nil, &got)
-	if err == nil && got.Total == nil {
+	switch {
+	case err == nil && got.Total == nil:
 		err = errNoAnswer
+	case err == nil:
+		c.sees()
 	}
 	return err
 }
