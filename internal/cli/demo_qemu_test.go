@@ -195,6 +195,18 @@ func TestDemo(t *testing.T) {
 			t.Log(out)
 		}
 	})
+	t.Run("through a scale set", func(t *testing.T) {
+		p := run(t, "--scaleset", "examples/workflows/relay.yml")
+		code, out := p.end(), ""
+		out = p.output()
+		if code != 0 || !strings.Contains(out, "Jobs: 5 success") {
+			t.Errorf("exit status %d:\n%s", code, out)
+		}
+		if log, err := os.ReadFile(filepath.Join(home, "demo.log")); err != nil || !strings.Contains(string(log), "listening to a scale set") {
+			t.Errorf("nobody listened to a scale set: %v", err)
+		}
+		nothingLeft(t, out)
+	})
 	t.Run("a step that fails", func(t *testing.T) {
 		p := run(t, "examples/workflows/fails.yml")
 		code, out := p.end(), ""
