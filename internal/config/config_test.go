@@ -126,7 +126,11 @@ func TestExamplesAreValid(t *testing.T) {
 		t.Fatalf("no examples: %v", err)
 	}
 	for _, file := range files {
-		if _, err := config.Load(file); err != nil {
+		load := config.Load
+		if filepath.Base(file) == "registry.yaml" { // a machine that only serves a registry
+			load = config.LoadRegistry
+		}
+		if _, err := load(file); err != nil {
 			t.Error(err)
 		}
 	}
