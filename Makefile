@@ -57,6 +57,10 @@ soak: ## the tests that take long: the same ones, with their long inputs
 	TASUKI_SOAK=1 scripts/test.sh -timeout 6h
 
 # Peers that are missing are left out of the table; crane and oras are built here.
+.PHONY: bench-jobs
+bench-jobs: ## 1,000 jobs in bursts over three scale sets, while much goes wrong
+	TASUKI_BURST_JOBS=1000 $(GO) test ./internal/e2e -run TestBurstOverThreeScaleSets -count=1 -v -timeout 60m | grep -v '^ *tasuki-burst-'
+
 .PHONY: bench-images
 bench-images: ## our transfer of images beside skopeo, crane and oras, and what an update moves
 	-GOBIN=$(CURDIR)/bin/peers $(GO) install github.com/google/go-containerregistry/cmd/crane@v0.22.1
