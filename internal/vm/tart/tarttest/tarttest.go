@@ -141,13 +141,17 @@ func (t *tart) main(args []string) error {
 	return cmd.run(t, args[1:])
 }
 
-// hang lasts for ever where a fault says so: whoever called must end us.
+// hang lasts where a fault says so for as long as the home is there: whoever
+// called must end us.
 func (t *tart) hang(command string) {
 	if !t.spend("hang-"+command, t.faults.Hang[command]) {
 		return
 	}
 	for {
-		time.Sleep(time.Hour)
+		time.Sleep(time.Second)
+		if _, err := os.Stat(t.home); err != nil {
+			os.Exit(1) // the test is over
+		}
 	}
 }
 
