@@ -40,7 +40,8 @@ func Command(dir string) (string, error) {
 	// would make it "text file busy".
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
-	return path, os.WriteFile(path, fmt.Appendf(nil, "#!/bin/sh\n%s=1 exec '%s' \"$@\"\n", RoleEnv, self), 0o700)
+	// A program built with -race sleeps for a second at its end otherwise.
+	return path, os.WriteFile(path, fmt.Appendf(nil, "#!/bin/sh\nGORACE=atexit_sleep_ms=0 %s=1 exec '%s' \"$@\"\n", RoleEnv, self), 0o700)
 }
 
 // Cache puts an image into a home's cache, as if it had been pulled by digest:
