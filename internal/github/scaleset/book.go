@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,12 +31,25 @@ import (
 //   - A runner that GitHub lists as busy, and of whose job no message told, has
 //     taken the oldest waiting job, until a message says which.
 //   - A job whose runner GitHub lists no more is over, message or not.
+//   - After jobs were assigned in vain one runner at a time is wanted all the
+//     same, for up to a day: GitHub assigns a job no more than three times, and then gives
+//     it to whichever runner of the set comes. That ends when such a runner was
+//     seen without a job for idleEnough.
 //
 // So figures that stay too high for days cost one round of idle runners, and
 // figures that are 0 while jobs are assigned cost nothing.
 const (
 	// lapse is longer than GitHub waits for a runner. Source: ARC#4602, 5 min.
 	lapse = 6 * time.Minute
+	// owedMost is how long GitHub keeps a job in the queue. Source: docs.github.com,
+	// "Actions limits".
+	owedMost = 24 * time.Hour
+	// unserved is how long a job that nobody started waits at least before GitHub
+	// takes it back; one that ends before was cancelled by a person.
+	unserved = 270 * time.Second
+	// idleEnough is how long after its registration a runner that has no job shows
+	// that none waits.
+	idleEnough = 3 * time.Minute
 	// listed is how long after its registration a runner may be missing from a
 	// list that was asked for earlier.
 	listed = 2 * time.Minute
@@ -78,11 +92,15 @@ type generation struct {
 	Jobs         map[string]*job       `json:"jobs,omitempty"` // by job id
 	Done         []string              `json:"done,omitempty"` // ids of jobs that are over, newest last
 	Runners      map[string]registered `json:"runners,omitempty"`
+	// Heard: the session was ours once. Without it the set may be another host's.
+	Heard bool `json:"heard,omitempty"`
+	// Owed is since when jobs may wait at GitHub that were assigned in vain.
+	Owed time.Time `json:"owed,omitzero"`
 
 	surplus   []time.Time // assigned jobs of the statistics that we do not know
 	holder    string      // who else holds the session
 	known     bool        // it was asked whose the session is, and it is ours
-	heard     bool        // the session is, or was, ours
+	dropping  bool        // it is being deleted
 	figures   figures     // the last statistics
 	told      time.Time   // when they came
 	interrupt func()      // ends a poll that waits
@@ -134,6 +152,9 @@ func readBook(path string) (*book, error) {
 		err = json.Unmarshal(data, b)
 	}
 	if err != nil {
+		if _, ok := errors.AsType[*fs.PathError](err); !ok {
+			err = errors.Join(errDamaged, err)
+		}
 		return nil, fmt.Errorf("cannot read the scale set's book %q: %w: remove the file, and the set is found again by its name", path, err)
 	}
 	b.Sets = slices.DeleteFunc(b.Sets, func(g *generation) bool { return g == nil })
@@ -146,8 +167,32 @@ func readBook(path string) (*book, error) {
 		if g.Runners == nil {
 			g.Runners = fresh.Runners
 		}
+		maps.DeleteFunc(g.Jobs, func(_ string, j *job) bool { return j == nil })
 	}
 	return b, nil
+}
+
+var errDamaged = errors.New("it is damaged")
+
+// clamp puts times that lie ahead, because the clock was set back, to now.
+func (b *book) clamp(now time.Time) {
+	past := func(t *time.Time) {
+		if t.After(now) {
+			*t = now.UTC()
+		}
+	}
+	for _, g := range b.Sets {
+		past(&g.Draining)
+		past(&g.Owed)
+		for _, j := range g.Jobs {
+			past(&j.Heard)
+			past(&j.Started)
+		}
+		for name, r := range g.Runners {
+			past(&r.At)
+			g.Runners[name] = r
+		}
+	}
 }
 
 // save writes the book; it is durable when save returns.
@@ -187,7 +232,7 @@ func (g *generation) apply(m *message, web string, now time.Time) (all []news) {
 		}
 	}
 	for _, j := range m.completed {
-		if by, ok := g.completed(j); ok {
+		if by, ok := g.completed(j, now); ok {
 			told := words(j.JobMessageBase, web)
 			told.Conclusion, told.Completed = conclusion(j.Result), j.FinishTime.UTC()
 			all = append(all, news{by, told, true})
@@ -230,13 +275,16 @@ func (g *generation) started(m scaleset.JobStarted, now time.Time) bool {
 
 // completed returns the runner that had the job, false if none had, or if it is
 // no news.
-func (g *generation) completed(m scaleset.JobCompleted) (string, bool) {
+func (g *generation) completed(m scaleset.JobCompleted, now time.Time) (string, bool) {
 	if m.JobID == "" || slices.Contains(g.Done, m.JobID) {
 		return "", false
 	}
 	by := m.RunnerName
 	if j := g.Jobs[m.JobID]; j != nil && j.Sure {
 		by = cmp.Or(by, j.Runner)
+	}
+	if j := g.Jobs[m.JobID]; by == "" && j != nil && now.Sub(j.Heard) >= unserved {
+		g.owe(now)
 	}
 	delete(g.Jobs, m.JobID)
 	g.unbind(by)
@@ -293,8 +341,21 @@ func (g *generation) confirm(now time.Time) {
 func (g *generation) sweep(now time.Time) {
 	for id, j := range g.Jobs {
 		if !j.live(now) {
+			if j.Runner == "" {
+				g.owe(now)
+			}
 			delete(g.Jobs, id)
 		}
+	}
+	if now.Sub(g.Owed) >= owedMost {
+		g.Owed = time.Time{}
+	}
+}
+
+// owe notes that a job was assigned in vain.
+func (g *generation) owe(now time.Time) {
+	if g.Owed.IsZero() {
+		g.Owed = now.UTC()
 	}
 }
 
@@ -309,6 +370,9 @@ func (g *generation) waiting(now time.Time) (since []time.Time) {
 		if now.Sub(at) < lapse {
 			since = append(since, at)
 		}
+	}
+	if len(since) == 0 && g.Draining.IsZero() && !g.Owed.IsZero() && now.Sub(g.Owed) < owedMost {
+		since = append(since, now) // it overtakes nobody: perhaps there is none
 	}
 	return since
 }
@@ -361,8 +425,18 @@ func (g *generation) observe(all []runner.Remote, asked time.Time) (changed bool
 	there := map[string]bool{}
 	for _, r := range all {
 		there[r.Name] = true
-		if _, ours := g.Runners[r.Name]; ours && r.Busy {
+		at, ours := g.Runners[r.Name]
+		switch {
+		case ours && r.Busy:
 			changed = g.took(r.Name, asked) || changed
+		case ours && r.Online && !g.Owed.IsZero() && asked.Sub(at.At) > idleEnough:
+			g.Owed, changed = time.Time{}, true
+		}
+	}
+	for id, j := range g.Jobs {
+		if j.Runner != "" && !there[j.Runner] && !j.Started.IsZero() && asked.Sub(j.Started) > listed {
+			delete(g.Jobs, id)
+			changed = true
 		}
 	}
 	for name, r := range g.Runners {

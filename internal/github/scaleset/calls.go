@@ -201,6 +201,7 @@ type message struct {
 	assigned   []scaleset.JobAssigned
 	started    []scaleset.JobStarted
 	completed  []scaleset.JobCompleted
+	unread     int // job messages that cannot be read
 }
 
 // poll waits for the first message after the last one, for some 50 s; nil:
@@ -231,17 +232,20 @@ func (s *Service) poll(ctx context.Context, of session, last int64, capacity int
 	if got.Kind != messageKind || got.Body == "" {
 		return m, nil
 	}
-	return m, m.parse([]byte(got.Body))
+	m.parse([]byte(got.Body))
+	return m, nil
 }
 
 // errSlow: the service did not answer a poll, not even that nothing came.
 var errSlow = errors.New("the Actions service does not answer a poll in time")
 
-// parse sorts job messages; those of unknown kinds are left out.
-func (m *message) parse(body []byte) error {
+// parse sorts job messages; those of unknown kinds are left out, and those that
+// cannot be read are counted: one of them must not hold back the others.
+func (m *message) parse(body []byte) {
 	var all []json.RawMessage
 	if err := json.Unmarshal(body, &all); err != nil {
-		return errNoAnswer
+		m.unread++
+		return
 	}
 	for _, raw := range all {
 		var kind scaleset.JobMessageType
@@ -257,10 +261,9 @@ func (m *message) parse(body []byte) error {
 			err = add(raw, &m.completed)
 		}
 		if err != nil {
-			return errNoAnswer
+			m.unread++
 		}
 	}
-	return nil
 }
 
 func add[T any](raw json.RawMessage, to *[]T) error {

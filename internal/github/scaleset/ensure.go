@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/actions/scaleset"
 
@@ -46,12 +47,23 @@ func (s *Set) ensure(ctx context.Context, g *generation) error {
 // is lost leaves a set that is ours.
 func (s *Set) make(ctx context.Context, g *generation, name string, group int) error {
 	s.mu.Lock()
-	g.Making = true
+	wanted := slices.Contains(s.book.Sets, g)
+	g.Making = wanted
 	s.mu.Unlock()
+	if !wanted {
+		return errors.New("the settings mean another set by now")
+	}
 	if err := s.save(); err != nil {
 		return err
 	}
 	made, err := s.svc.create(ctx, name, group, g.Labels)
+	if code := statusOf(err); code >= 400 && code < 500 {
+		// Refused: a set of that name that is found later is somebody else's.
+		s.mu.Lock()
+		g.Making = false
+		s.mu.Unlock()
+		return errors.Join(err, s.save())
+	}
 	if err != nil {
 		return err
 	}
@@ -68,6 +80,7 @@ func (s *Set) own(g *generation, set scaleset.RunnerScaleSet, made bool) error {
 		return err
 	}
 	s.changed()
+	s.wake() // the one before gives way from now on
 	return nil
 }
 
@@ -75,6 +88,9 @@ func (s *Set) own(g *generation, set scaleset.RunnerScaleSet, made bool) error {
 func (s *Set) drop(ctx context.Context, g *generation) error {
 	if g.Made {
 		if err := s.svc.remove(ctx, g.ID); err != nil {
+			s.mu.Lock()
+			g.dropping = false
+			s.mu.Unlock()
 			if errors.Is(err, runner.ErrBusy) {
 				s.log.Info("a scale set that drained has a job again", "scale_set", g.Name)
 			}
@@ -82,10 +98,22 @@ func (s *Set) drop(ctx context.Context, g *generation) error {
 		}
 		s.log.Info("scale set deleted", "scale_set", g.Name, "id", g.ID)
 	}
+	s.forget(g)
+	return nil
+}
+
+// forget takes a set out of the book.
+func (s *Set) forget(g *generation) {
 	s.mu.Lock()
 	s.book.Sets = slices.DeleteFunc(s.book.Sets, func(o *generation) bool { return o == g })
+	if len(s.book.Sets) == 0 {
+		s.turn(time.Now())
+	}
 	s.mu.Unlock()
-	return s.save()
+	s.wake()
+	if err := s.save(); err != nil {
+		s.log.Error("cannot write down that a scale set is gone", "scale_set", g.Name, "err", err)
+	}
 }
 
 func labelsOf(set scaleset.RunnerScaleSet) []string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/actions/scaleset"
@@ -46,6 +47,9 @@ func (l *hearing) run(ctx context.Context) error {
 			continue
 		}
 		failures++
+		if c := statusOf(err); failures >= fewFailures && c >= 400 && c < 500 && c != http.StatusTooManyRequests {
+			return errors.Join(errClosed, err) // the session may be over under another word
+		}
 		pause := l.s.failed(l.g, err, failures, time.Now())
 		if backoff.Sleep(ctx, pause) != nil {
 			return context.Cause(ctx)
@@ -62,7 +66,6 @@ func (l *hearing) hear(ctx context.Context) error {
 	var m *message
 	asked, changed := time.Now(), false
 	err := l.tried(ctx, func(ctx context.Context) (err error) {
-		last, capacity := l.asking()
 		wait, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
 		if l.draining() {
@@ -70,6 +73,7 @@ func (l *hearing) hear(ctx context.Context) error {
 			defer end.Stop()
 		}
 		l.interruptible(func() { stop(errInterrupted) })
+		last, capacity := l.asking() // after that: what changes from now on interrupts
 		m, err = l.s.svc.poll(wait, l.open, last, capacity)
 		if errors.Is(err, errInterrupted) {
 			changed, err = true, nil // the next poll announces something else
@@ -91,7 +95,7 @@ func (l *hearing) hear(ctx context.Context) error {
 func (l *hearing) draining() bool {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	return !l.g.Draining.IsZero()
+	return l.s.giving(l.g)
 }
 
 var errInterrupted = errors.New("what the set announces has changed")
@@ -108,7 +112,7 @@ func (l *hearing) interruptible(interrupt func()) {
 func (l *hearing) asking() (last int64, capacity int) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	if l.s.drained || !l.g.Draining.IsZero() {
+	if l.s.drained || l.s.giving(l.g) {
 		return l.g.Cursor, 0
 	}
 	return l.g.Cursor, max(l.s.settings.Capacity, 1)
@@ -136,6 +140,9 @@ func (l *hearing) tried(ctx context.Context, call func(context.Context) error) e
 	case http.StatusUnauthorized, http.StatusNotFound, http.StatusGone:
 		return errors.Join(errClosed, err)
 	}
+	if e, ok := errors.AsType[*Error](err); ok && (strings.Contains(e.Type, "SessionExpired") || strings.Contains(e.Type, "SessionNotFound")) {
+		return errors.Join(errClosed, err)
+	}
 	return err
 }
 
@@ -154,7 +161,7 @@ func (l *hearing) statistics(f *scaleset.RunnerScaleSetStatistic) {
 func (l *hearing) recount(ctx context.Context) error {
 	l.s.mu.Lock()
 	l.g.sweep(time.Now())
-	due := time.Since(l.g.told) >= silence || !l.g.Draining.IsZero()
+	due := time.Since(l.g.told) >= silence || l.s.giving(l.g)
 	l.s.mu.Unlock()
 	if !due {
 		return nil
@@ -182,8 +189,21 @@ func (l *hearing) handle(ctx context.Context, m *message) error {
 		g.Cursor = m.id
 		s.remember(all)
 	}
+	if m.unread > 0 {
+		g.told = time.Time{} // figures are asked for at the next silence
+	}
 	s.mu.Unlock()
+	if m.unread > 0 {
+		s.log.Warn("job messages cannot be read and are left out", "scale_set", g.Name, "message", m.id, "count", m.unread)
+	}
+	if m.id <= before {
+		// Dealt with, whoever sends it again; not at any pace.
+		err := l.acknowledge(ctx, m.id)
+		_ = backoff.Sleep(ctx, leastPoll)
+		return err
+	}
 	if err := s.save(); err != nil {
+		s.tell(all) // it is told once: the book has it when the message comes again
 		s.mu.Lock()
 		g.Cursor = before // so that it comes again; what it told is in the book once
 		s.mu.Unlock()
@@ -201,14 +221,27 @@ func (l *hearing) settle(ctx context.Context) error {
 	if last == known {
 		return nil
 	}
-	err := l.tried(ctx, func(ctx context.Context) error { return l.s.svc.acknowledge(ctx, l.open, last) })
-	if err != nil {
+	if err := l.acknowledge(ctx, last); err != nil {
 		return err
 	}
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	l.g.Acknowledged = last // written down with the next message
+	l.g.Acknowledged = last // written down with the next message, or at the end
 	return nil
+}
+
+// acknowledge ends a message. One that GitHub does not know, any more, is ended:
+// whether the session is, the next poll says.
+func (l *hearing) acknowledge(ctx context.Context, id int64) error {
+	err := l.tried(ctx, func(ctx context.Context) error { return l.s.svc.acknowledge(ctx, l.open, id) })
+	switch code := statusOf(err); {
+	case err == nil || l.gone:
+		return err
+	case code == http.StatusBadRequest, code == http.StatusNotFound, code == http.StatusGone:
+		l.s.log.Info("a message was not there to be acknowledged", "scale_set", l.g.Name, "message", id, "err", err)
+		return nil
+	}
+	return err
 }
 
 // acquire takes the jobs that a message offers, in the flow that has offers. A
@@ -235,10 +268,11 @@ func (l *hearing) acquire(ctx context.Context, m *message) error {
 func (l *hearing) drained(ctx context.Context) (over bool, err error) {
 	s, g, now := l.s, l.g, time.Now()
 	s.mu.Lock()
-	draining := !g.Draining.IsZero()
+	draining := s.giving(g)
 	f, fresh := g.figures, g.told.After(g.Draining)
 	empty := fresh && len(g.waiting(now)) == 0 && len(g.Jobs) == 0 && f.TotalAssignedJobs == 0 && f.TotalRunningJobs == 0 &&
 		(f.TotalRegisteredRunners == 0 || now.Sub(g.Draining) > drainPatience)
+	g.dropping = draining && empty
 	s.mu.Unlock()
 	if !draining || !empty {
 		return false, nil

@@ -96,7 +96,7 @@ func who(owner string) string {
 // keep serves one scale set until ctx ends or the set is no more.
 func (s *Set) keep(ctx context.Context, g *generation) {
 	failures, since := 0, time.Now()
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && s.has(g) {
 		began := time.Now()
 		heard, err := s.serve(ctx, g)
 		if ctx.Err() != nil || err == nil {
@@ -105,12 +105,29 @@ func (s *Set) keep(ctx context.Context, g *generation) {
 		if heard && time.Since(began) > steady {
 			failures, since = 0, time.Now()
 		}
+		if c, ok := errors.AsType[*conflict](err); ok && !c.ours && s.gives(g) {
+			s.log.Info("a scale set that gives way is somebody else's by now", "scale_set", g.Base, "holder", who(c.owner))
+			s.forget(g)
+			return
+		}
 		failures++
 		pause := s.failed(g, err, failures, since)
 		if backoff.Sleep(ctx, pause) != nil {
 			return
 		}
 	}
+}
+
+// gives says whether a set gives way to another that is there.
+func (s *Set) gives(g *generation) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.giving(g)
+}
+
+// giving is gives for a caller that holds s.mu.
+func (s *Set) giving(g *generation) bool {
+	return !g.Draining.IsZero() && len(s.book.Sets) > 0 && s.book.Sets[0].ID != 0
 }
 
 // failed tells what went wrong and returns how long to wait.
@@ -187,6 +204,9 @@ func (s *Set) serve(ctx context.Context, g *generation) (heard bool, err error) 
 	s.log.Info("listening to a scale set", "scale_set", g.Name, "id", g.ID, "session", open.id)
 	l := &hearing{s: s, g: g, open: open}
 	defer l.close(ctx)
+	s.mu.Lock()
+	g.Heard = true
+	s.mu.Unlock()
 	s.held(g, "", true)
 	s.report(g, "")
 	l.statistics(open.statistics)
@@ -203,6 +223,10 @@ func (g *generation) id(s *Set) int {
 // nobody listened for a week.
 func (s *Set) lost(g *generation) {
 	s.log.Warn("the scale set is gone and is made anew", "scale_set", g.Name, "id", g.ID)
+	if s.gives(g) {
+		s.forget(g) // another serves
+		return
+	}
 	s.mu.Lock()
 	g.reset()
 	s.mu.Unlock()

@@ -35,6 +35,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -117,9 +118,20 @@ func New(o Options, s Settings) (*Set, error) {
 // load reads the book and turns to the present settings.
 func (s *Set) load() error {
 	b, err := readBook(s.opt.File)
+	if errors.Is(err, errDamaged) {
+		// The pools of the whole host shall not wait for a person. Sets that are
+		// found again are not deleted: we do not know any more who made them.
+		aside := fmt.Sprintf("%s.damaged-%d", s.opt.File, time.Now().Unix())
+		if failed := os.Rename(s.opt.File, aside); failed != nil {
+			return errors.Join(err, failed)
+		}
+		s.log.Error("the scale set's book was damaged and is begun anew", "err", err, "kept_as", aside)
+		b, err = &book{}, nil
+	}
 	if err != nil {
 		return err
 	}
+	b.clamp(time.Now())
 	b.Pool, b.Installation = s.opt.Pool, s.opt.Installation
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,7 +181,7 @@ func (s *Set) wake() {
 func (s *Set) turn(now time.Time) {
 	labels := s.labels()
 	means := func(g *generation) bool {
-		return g.Base == s.settings.Name && strings.EqualFold(g.Group, s.settings.Group) &&
+		return !g.dropping && g.Base == s.settings.Name && strings.EqualFold(g.Group, s.settings.Group) &&
 			g.URL == s.svc.client.Web() && g.Scope == s.svc.client.Scope() && sameLabels(g.Labels, labels)
 	}
 	i := slices.IndexFunc(s.book.Sets, means)
@@ -188,8 +200,11 @@ func (s *Set) turn(now time.Time) {
 			g.Draining = now
 		}
 	}
-	// One that was never made has nothing to drain.
-	s.book.Sets = slices.DeleteFunc(s.book.Sets, func(g *generation) bool { return g.ID == 0 && !g.Making })
+	// One that was never made has nothing to drain, and one whose session was
+	// never ours is somebody else's.
+	s.book.Sets = slices.DeleteFunc(s.book.Sets, func(g *generation) bool {
+		return g.ID == 0 && !g.Making || !g.Heard && !g.Made && !g.Making && len(g.Jobs)+len(g.Runners) == 0
+	})
 	s.book.Sets = slices.Insert(s.book.Sets, 0, current)
 }
 
@@ -222,21 +237,14 @@ func (s *Set) Want() pool.Demand {
 	defer s.mu.Unlock()
 	now, current := time.Now(), s.book.Sets[0]
 	name := cmp.Or(current.Name, current.Base)
+	jobs := s.jobs(now)
 	switch {
 	case current.holder != "":
-		return pool.Demand{Why: fmt.Sprintf("scale set %s: %s holds its session", name, current.holder)}
+		return pool.Demand{Jobs: jobs, Why: fmt.Sprintf("scale set %s: %s holds its session", name, current.holder)}
 	case current.ID == 0 && s.problem != "":
-		return pool.Demand{Why: fmt.Sprintf("scale set %s: %s", name, s.problem)}
+		return pool.Demand{Jobs: jobs, Why: fmt.Sprintf("scale set %s: %s", name, s.problem)}
 	case current.ID == 0:
-		return pool.Demand{Why: fmt.Sprintf("scale set %s: not there yet", name)}
-	}
-	var jobs []time.Time
-	for _, g := range s.serving() {
-		jobs = append(jobs, g.waiting(now)...)
-	}
-	slices.SortFunc(jobs, time.Time.Compare)
-	if most := max(s.settings.Capacity, 1); len(jobs) > most {
-		jobs = jobs[:most]
+		return pool.Demand{Jobs: jobs, Why: fmt.Sprintf("scale set %s: not there yet", name)}
 	}
 	d := pool.Demand{Jobs: jobs, Warm: s.settings.Warm, Headroom: s.settings.Headroom}
 	if !current.known { // the set may be another host's
@@ -247,6 +255,25 @@ func (s *Set) Want() pool.Demand {
 		d.Why += fmt.Sprintf(", headroom: %d", d.Headroom)
 	}
 	return d
+}
+
+// jobs returns since when each job of the sets that are ours waits. The caller
+// holds s.mu.
+func (s *Set) jobs(now time.Time) (since []time.Time) {
+	for _, g := range s.serving() {
+		if g.holder == "" && g.ID != 0 {
+			since = append(since, g.waiting(now)...)
+		}
+	}
+	slices.SortFunc(since, time.Time.Compare)
+	return since[:min(len(since), max(s.settings.Capacity, 1))]
+}
+
+// has says whether a set is still in the book.
+func (s *Set) has(g *generation) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.book.Sets, g)
 }
 
 // serving returns the sets of this service, those that drain included. The
@@ -278,6 +305,7 @@ func (s *Set) Listen(ctx context.Context, to Ear) {
 	s.mu.Unlock()
 	var work sync.WaitGroup
 	defer close(deaf)
+	defer s.saveLast()
 	defer work.Wait()
 	busy := map[*generation]bool{}
 	s.changed()
@@ -295,6 +323,13 @@ func (s *Set) Listen(ctx context.Context, to Ear) {
 			return
 		case <-s.kick:
 		}
+	}
+}
+
+// saveLast writes down what the next agent need not ask again.
+func (s *Set) saveLast() {
+	if err := s.save(); err != nil {
+		s.log.Warn("the scale set's book was not written at the end", "err", err)
 	}
 }
 

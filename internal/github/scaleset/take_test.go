@@ -37,7 +37,7 @@ func TestAMessageThatComesAgainChangesNothing(t *testing.T) {
 			t.Errorf("%d jobs, %d messages unread; want 2 and 1", n, w.theSet().Unread)
 		}
 		p.kill()
-		if data, err := os.ReadFile(h.file); err != nil || strings.Count(string(data), `"heard"`) != 2 {
+		if data, err := os.ReadFile(h.file); err != nil || strings.Count(string(data), `"heard": "`) != 2 {
 			t.Fatalf("the book has not both jobs: %v\n%s", err, data)
 		}
 		again := w.pool(h)
