@@ -24,7 +24,8 @@ type Listener interface {
 	// Listen returns soon after ctx has ended, and not before: it mends what
 	// breaks by itself.
 	Listen(ctx context.Context, to Ear)
-	// Drain says that the pool takes no more jobs, or takes them again. It does
+	// Drain says that the pool takes no more jobs, or takes them again; it is told
+	// before Listen as well. It does
 	// not wait. It is called when a person drains or resumes the pool or the
 	// host, and before Listen where that was so when the agent started. An agent
 	// that ends, or shuts down, does not drain: GitHub keeps what is queued for
@@ -104,9 +105,7 @@ func (a *Agent) listen(l Listener, drained bool) {
 	ctx, cancel := context.WithCancel(a.life)
 	state := &listening{cancel: cancel, drained: drained}
 	a.listeners[l] = state
-	if drained {
-		l.Drain(true)
-	}
+	l.Drain(drained) // it may be told for the second time, or have missed a change
 	a.work.Go(func() {
 		defer cancel()
 		ear := a.ear(state)

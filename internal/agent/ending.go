@@ -75,8 +75,8 @@ func (k *keeper) leavePatience(busy, alive bool, err error) time.Duration {
 	switch {
 	case busy:
 		return settleTime
-	case !alive && k.ended == nil:
-		return 0 // no guest, or a dead one: a slot is not kept for a question
+	case !alive:
+		return 0 // nothing is at work there: a slot is not kept for a question
 	case alive && !errors.Is(err, runner.ErrDenied):
 		return k.pool.Spec.Deadline(runner.Busy) // by then, any job that it took is over
 	}

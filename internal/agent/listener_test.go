@@ -88,7 +88,7 @@ func TestAListenerGoesOnAsLongAsItsPool(t *testing.T) {
 	w := newWorld(t, emulator.Options{})
 	l := &listener{slow: make(chan struct{})}
 	h := w.run(fake.Faults{}, listens(l))
-	w.said(l, "listen")
+	w.said(l, "resume listen")
 	changed := append([]agent.Pool(nil), h.opt.Pools...)
 	changed[0].Spec.Labels = []string{"other"}
 	if err := h.Reconfigure(changed, 2, 0); err != nil {
@@ -99,10 +99,10 @@ func TestAListenerGoesOnAsLongAsItsPool(t *testing.T) {
 		pool string
 		want string
 	}{
-		{h.Drain, "fake", "listen drain"},
-		{h.Drain, "", "listen drain"},
-		{h.Resume, "", "listen drain"},
-		{h.Resume, "fake", "listen drain resume"},
+		{h.Drain, "fake", "resume listen drain"},
+		{h.Drain, "", "resume listen drain"},
+		{h.Resume, "", "resume listen drain"},
+		{h.Resume, "fake", "resume listen drain resume"},
 	} {
 		if err := step.do(step.pool); err != nil {
 			t.Fatal(err)
@@ -116,11 +116,11 @@ func TestAListenerGoesOnAsLongAsItsPool(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.said(l, "listen drain resume")
+	w.said(l, "resume listen drain resume")
 	close(l.slow)
-	w.said(l, "listen drain resume ended listen")
+	w.said(l, "resume listen drain resume ended resume listen")
 	w.finish(h)
-	w.said(l, "listen drain resume ended listen ended") // and no drain: GitHub keeps the jobs for the next agent
+	w.said(l, "resume listen drain resume ended resume listen ended") // and no drain: GitHub keeps the jobs for the next agent
 }
 
 func TestADrainOutlivesTheAgent(t *testing.T) {
@@ -231,7 +231,7 @@ func TestWhatAListenerCannotDoIsSeen(t *testing.T) {
 	w := newWorld(t, emulator.Options{})
 	l := &listener{}
 	h := w.run(fake.Faults{}, listens(l))
-	w.said(l, "listen")
+	w.said(l, "resume listen")
 	l.ear.Problem("another host holds the set")
 	problems := func() string { return strings.Join(h.Status().Problems, "\n") }
 	w.until("it is a problem", func() bool { return problems() == "jobs of pool fake: another host holds the set" })

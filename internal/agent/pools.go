@@ -117,6 +117,16 @@ func (p *poolState) failed(reason string, err error, made, now time.Time) {
 	p.pause(now.Add(delay))
 }
 
+// pausePool lets a pool wait a little before its next runner.
+func (a *Agent) pausePool(name, reason string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p := a.poolNamed(name); p != nil {
+		p.lastError = reason
+		p.pause(time.Now().Add(failurePace.First))
+	}
+}
+
 // pause makes no new runner before a time; an earlier one changes nothing.
 func (p *poolState) pause(until time.Time) {
 	if until.After(p.notBefore) {

@@ -207,7 +207,11 @@ func (k *keeper) idle(ctx context.Context) (runner.State, string, error) {
 				if heard.exit.Code != 0 {
 					return "", "", k.ends("before it had a job")
 				}
-				// It may have executed a job whose line we could not read.
+				// It may have executed a job whose line we could not read; if that was at
+				// once, the next runner waits a little.
+				if k.knownFor() < provenAfter {
+					k.a.pausePool(k.rec.Pool, "the runner program ended at once, with status 0")
+				}
 				return runner.Leaving, fmt.Sprintf("the runner program ended with status %d", heard.exit.Code), nil
 			}
 			if to, reason, err := k.signal(ctx, heard.Signal); to != "" || err != nil {
