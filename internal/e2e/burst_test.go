@@ -34,31 +34,37 @@ const (
 	burstSize  = 50 // jobs that are queued at once
 )
 
-// burstFaults is what goes wrong meanwhile, again and again over n jobs: most of
-// what others met on the way between a runner manager and GitHub.
-func burstFaults(n int) []emulator.Fault {
-	some := max(1, n/50)
+// burstFaults is what goes wrong meanwhile, spread over n jobs: most of what
+// others met on the way between a runner manager and GitHub.
+func burstFaults(n int) (all []emulator.Fault) {
 	zero := 0
-	return []emulator.Fault{
-		{Route: "POST generatejitconfig", LoseReply: true, Skip: 3, Times: some},
-		{Route: "POST generatejitconfig", Status: 502, Skip: 7, Times: some},
-		{Route: "POST generatejitconfig", Status: 429, RetryAfter: time.Second, Skip: 2 * some, Times: 2},
-		{Route: "GET message", NoBody: true, Skip: 10, Times: some},
-		{Route: "GET message", Status: 503, Skip: 25, Times: some},
-		{Route: "GET message", LoseReply: true, Skip: 40, Times: some},
-		{Route: "GET message", Evict: true, Skip: 60, Times: 3},
-		{Route: "DELETE message", LoseReply: true, Skip: 5, Times: some},
-		{Route: "GET actions/runners", Status: 500, Skip: 5, Times: some},
-		{Route: "GET actions/runners", Delay: 2 * time.Second, Skip: 20, Times: 5},
-		{Route: "DELETE runners", LoseReply: true, Times: some},
-		{Message: "JobStarted", Lose: true, Skip: 5, Times: some},
-		{Message: "JobStarted", Delay: 3 * time.Second, Skip: 15, Times: some},
-		{Message: "JobCompleted", Lose: true, Skip: 8, Times: some},
-		{Message: "JobCompleted", Twice: true, Skip: 20, Times: some},
-		{Message: "JobCompleted", Nameless: true, Skip: 30, Times: some},
-		{Assigned: &zero, Skip: 30, Times: some},
-		{Route: "POST completejob", LoseReply: true, Skip: 9, Times: some},
+	for _, f := range []emulator.Fault{
+		{Route: "POST generatejitconfig", LoseReply: true, Skip: 3},
+		{Route: "POST generatejitconfig", Status: 502, Skip: 7},
+		{Route: "POST generatejitconfig", Status: 429, RetryAfter: time.Second, Skip: 20},
+		{Route: "GET queue", NoBody: true, Skip: 10},
+		{Route: "GET queue", Status: 503, Skip: 25},
+		{Route: "GET queue", LoseReply: true, Skip: 40},
+		{Route: "GET queue", Evict: true, Skip: 60},
+		{Route: "DELETE queue", LoseReply: true, Skip: 5},
+		{Route: "GET actions/runners", Status: 500, Skip: 5},
+		{Route: "GET actions/runners", Delay: 2 * time.Second, Skip: 20},
+		{Route: "DELETE runners", LoseReply: true, Skip: 2},
+		{Message: "JobStarted", Lose: true, Skip: 5},
+		{Message: "JobStarted", Delay: 3 * time.Second, Skip: 15},
+		{Message: "JobCompleted", Lose: true, Skip: 8},
+		{Message: "JobCompleted", Twice: true, Skip: 20},
+		{Message: "JobCompleted", Nameless: true, Skip: 30},
+		{Assigned: &zero, Skip: 30},
+		{Route: "POST completejob", LoseReply: true, Skip: 9},
+	} {
+		f.Times = 1
+		for i := 0; i == 0 || i < n/burstSize; i++ {
+			all = append(all, f)
+			f.Skip += burstSize
+		}
 	}
+	return all
 }
 
 // burst is the story: a host with the fake driver, three scale sets, and bursts
