@@ -284,7 +284,7 @@ func TestUnboundRunner(t *testing.T) {
 // After a hard reset every guest is dead, and process numbers are others'.
 func TestHostPowerLoss(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, emulator.Options{LockDuration: 3 * time.Second})
+	w := newWorld(t, emulator.Options{LockDuration: 10 * time.Second})
 	w.program = programDir(t, "10m")
 	lost := w.submit(1)
 	first := w.start("")
@@ -314,7 +314,7 @@ func TestHostPowerLoss(t *testing.T) {
 // A guest dies with its job: the job fails, and only that one.
 func TestAGuestDiesWithItsJob(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, emulator.Options{LockDuration: 3 * time.Second})
+	w := newWorld(t, emulator.Options{LockDuration: 10 * time.Second})
 	w.program = programDir(t, "10m")
 	h := w.run(fake.Faults{}, nil)
 	run := w.submit(1)
