@@ -137,7 +137,8 @@ type Agent struct {
 	drivers   map[vm.Driver]*driverState
 	scopes    map[GitHub]*scopeState
 	keepers   map[string]*keeper
-	problems  map[string]string // by source
+	problems  map[string]string       // by source
+	memories  map[string]*imageMemory // of the pools' images, by pool
 	listeners map[Listener]*listening
 	stranded  map[string]runner.Record // that no pool can adopt, by name; their guests are left alone
 	ended     map[string]time.Time     // runners that ended lately: an older listing may still hold their guests
@@ -167,7 +168,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{
 		opt: o, log: o.Log.With("host", o.Host), wake: make(chan struct{}, 1),
 		drivers: map[vm.Driver]*driverState{}, scopes: map[GitHub]*scopeState{},
-		keepers: map[string]*keeper{}, listeners: map[Listener]*listening{}, problems: map[string]string{}, stranded: map[string]runner.Record{},
+		keepers: map[string]*keeper{}, listeners: map[Listener]*listening{}, problems: map[string]string{}, memories: map[string]*imageMemory{}, stranded: map[string]runner.Record{},
 		ended: map[string]time.Time{}, ending: make(chan struct{}),
 	}
 	if err := a.setPools(o.Pools); err != nil {
@@ -230,6 +231,9 @@ func (a *Agent) begin(life context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := a.readDrained(); err != nil {
+		return err
+	}
+	if err := a.readImages(); err != nil {
 		return err
 	}
 	a.life, a.started = life, time.Now()
@@ -306,13 +310,18 @@ func (a *Agent) emit(e event.Event) {
 // is well again.
 func (a *Agent) problem(source, text string) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.setProblem(source, text)
+}
+
+// setProblem is problem for a caller that holds a.mu.
+func (a *Agent) setProblem(source, text string) {
 	old := a.problems[source]
 	if text == "" {
 		delete(a.problems, source)
 	} else {
 		a.problems[source] = text
 	}
-	a.mu.Unlock()
 	switch {
 	case text != "" && text != old:
 		a.log.Warn("problem", "source", source, "err", text)
@@ -346,6 +355,7 @@ func (a *Agent) decide() []pool.Action {
 	now := time.Now()
 	var seen []pool.Seen
 	have := map[string]bool{}
+	a.judge(now)
 	for _, k := range slices.SortedFunc(maps.Values(a.keepers), func(x, y *keeper) int { return strings.Compare(x.name, y.name) }) {
 		rec := k.record()
 		if rec.State == "" { // begun, and not written down yet
@@ -442,8 +452,12 @@ func (a *Agent) outdated(rec runner.Record) string {
 		return ""
 	case rec.Config != "" && rec.Config != p.config:
 		return "the pool's settings have changed"
-	case rec.Image != "" && rec.Image != p.image.Digest:
-		return "the pool has a newer image"
+	case rec.Image == "" || p.tries(rec.Image):
+		return ""
+	case p.trial != nil && p.trial.ready:
+		return "the pool has a newer image, to be tried"
+	case rec.Image != p.image.Digest:
+		return "the pool has another image"
 	}
 	return ""
 }

@@ -86,9 +86,9 @@ type remoteView struct {
 // startRunner begins a new runner. The caller holds a.mu.
 func (a *Agent) startRunner(p *poolState, aged bool) {
 	k := a.newKeeper(p.Pool, a.newName(p.Spec.Name))
-	k.labels, k.image, k.config, k.aged = p.labels, p.image, p.config, aged
+	k.labels, k.image, k.config, k.aged = p.labels, a.nextImage(p), p.config, aged
 	k.rec = runner.Record{Name: k.name, Pool: p.Spec.Name, Scope: p.Spec.Scope, Driver: driverName(p.Driver), Created: time.Now().UTC(),
-		Image: p.image.Digest, ImageLabels: p.image.Labels, Config: p.config}
+		Image: k.image.Digest, ImageLabels: k.image.Labels, Config: p.config}
 	a.keep(k)
 }
 
@@ -240,16 +240,19 @@ func (k *keeper) give(state runner.State, err error) (runner.State, string) {
 func (k *keeper) fail(reason string, err error) {
 	k.mu.Lock()
 	k.rec.Failed, k.rec.Failure = true, reason
-	hadJob, made := k.rec.State == runner.Busy, k.rec.Created
+	rec := k.rec
 	k.mu.Unlock()
 	k.a.log.Warn("runner failed", "runner", k.name, "pool", k.rec.Pool, "state", k.rec.State, "err", err)
-	if hadJob {
+	if rec.State == runner.Busy {
 		return // the pool is well: its runner did get a job
 	}
 	k.a.mu.Lock()
 	defer k.a.mu.Unlock()
 	if p := k.a.poolNamed(k.rec.Pool); p != nil {
-		p.failed(reason, err, made, time.Now())
+		if k.a.disproved(p, rec, err) {
+			return
+		}
+		p.failed(reason, err, rec.Created, time.Now())
 		if d, ok := errors.AsType[deprecated](err); ok {
 			k.a.refuse(p, k.name, d, time.Now())
 		}

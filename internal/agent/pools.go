@@ -32,6 +32,8 @@ type poolState struct {
 	image    image.Local
 	hasImage bool
 	imageErr string
+	works    bool   // a runner of image listened, and none failed since
+	trial    *trial // a newer image; nil: there is none
 
 	drained    bool
 	failures   int       // runners that failed in a row
@@ -181,7 +183,7 @@ func (a *Agent) setPools(pools []Pool) error {
 			s.deprecated = old.deprecated
 			s.hungry, s.contented, s.yielded = old.hungry, old.contented, old.yielded
 			if old.Spec.Image == p.Spec.Image && old.Images == p.Images {
-				s.image, s.hasImage = old.image, old.hasImage
+				s.image, s.hasImage, s.works, s.trial = old.image, old.hasImage, old.works, old.trial
 			}
 		}
 		next = append(next, s)
@@ -192,6 +194,7 @@ func (a *Agent) setPools(pools []Pool) error {
 		}
 		if !seen[old.Spec.Name] {
 			delete(a.problems, imageProblem(old))
+			delete(a.problems, trialProblem(old))
 			delete(a.problems, runnerProblem(old.Spec.Name))
 		}
 	}
@@ -203,9 +206,7 @@ func (a *Agent) setPools(pools []Pool) error {
 // not answer costs the refresh and nothing else.
 func (a *Agent) watchImage(ctx context.Context, p *poolState) {
 	for failures := 0; ctx.Err() == nil; {
-		img, err := p.Images.Image(ctx, p.Spec.Image, func(done, total int64) {
-			a.emit(event.Event{Kind: event.ImagePulling, Pool: p.Spec.Name, Image: p.Spec.Image, Done: done, Total: total})
-		})
+		base, newest, err := a.bringImages(ctx, p)
 		if ctx.Err() != nil {
 			return
 		}
@@ -216,7 +217,7 @@ func (a *Agent) watchImage(ctx context.Context, p *poolState) {
 			a.imageFailed(p, err)
 		} else {
 			failures = 0
-			a.imageReady(p, img)
+			a.imageReady(p, base, newest)
 		}
 		if backoff.Sleep(ctx, pause) != nil {
 			return
@@ -225,18 +226,6 @@ func (a *Agent) watchImage(ctx context.Context, p *poolState) {
 }
 
 func imageProblem(p *poolState) string { return "image of pool " + p.Spec.Name }
-
-func (a *Agent) imageReady(p *poolState, img image.Local) {
-	a.mu.Lock()
-	changed := !p.hasImage || p.image.Digest != img.Digest
-	p.image, p.hasImage, p.imageErr = img, true, ""
-	a.mu.Unlock()
-	a.problem(imageProblem(p), "")
-	if changed {
-		a.emit(event.Event{Kind: event.ImageReady, Pool: p.Spec.Name, Image: img.Digest})
-		a.poke()
-	}
-}
 
 func (a *Agent) imageFailed(p *poolState, err error) {
 	a.mu.Lock()

@@ -114,6 +114,7 @@ func (k *keeper) proven() {
 	defer k.a.mu.Unlock()
 	if p := k.a.poolNamed(k.rec.Pool); p != nil {
 		p.succeeded()
+		k.a.proved(p, k.rec.Image)
 	}
 }
 

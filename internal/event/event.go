@@ -26,6 +26,9 @@ const (
 	ImagePulling     Kind = "image.pulling"  // an image is on its way; Done and Total count its bytes
 	ImageReady       Kind = "image.ready"    // a pool's image is on the host
 	ImageFailed      Kind = "image.failed"   // and could not be brought
+	ImageTried       Kind = "image.tried"    // the first runner is made from a newer image
+	ImageProven      Kind = "image.proven"   // and works: the others follow
+	ImageRejected    Kind = "image.rejected" // and failed, again: the pool stays on the one before
 	OrphanRemoved    Kind = "orphan.removed" // something of ours that nobody needed was taken away
 	HostStarted      Kind = "host.started"
 	HostDraining     Kind = "host.draining"
