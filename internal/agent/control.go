@@ -42,7 +42,9 @@ func (a *Agent) Status() api.Status {
 		s.Runners = append(s.Runners, k.status(rec))
 	}
 	for _, p := range a.pools {
-		s.Pools = append(s.Pools, p.status(byPool[p.Spec.Name]))
+		pool, m := p.status(byPool[p.Spec.Name]), a.memory(p)
+		pool.Previous, pool.Rejected, pool.Pinned = m.Previous, m.Rejected, m.Pinned
+		s.Pools = append(s.Pools, pool)
 	}
 	return s
 }

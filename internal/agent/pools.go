@@ -32,8 +32,9 @@ type poolState struct {
 	image    image.Local
 	hasImage bool
 	imageErr string
-	works    bool   // a runner of image listened, and none failed since
-	trial    *trial // a newer image; nil: there is none
+	works    bool          // a runner of image listened, and none failed since
+	trial    *trial        // a newer image; nil: there is none
+	ask      chan struct{} // somebody wants it refreshed now
 
 	drained    bool
 	failures   int       // runners that failed in a row
@@ -177,7 +178,7 @@ func (a *Agent) setPools(pools []Pool) error {
 			p.Demand = standby(p.Spec.Standby)
 		}
 		labels := p.Spec.PublishedLabels(p.Driver.Capabilities())
-		s := &poolState{Pool: p, labels: labels, config: fingerprint(p.Spec, labels)}
+		s := &poolState{Pool: p, labels: labels, config: fingerprint(p.Spec, labels), ask: make(chan struct{}, 1)}
 		if old := a.poolNamed(p.Spec.Name); old != nil {
 			s.drained = old.drained
 			s.deprecated = old.deprecated
@@ -206,7 +207,7 @@ func (a *Agent) setPools(pools []Pool) error {
 // not answer costs the refresh and nothing else.
 func (a *Agent) watchImage(ctx context.Context, p *poolState) {
 	for failures := 0; ctx.Err() == nil; {
-		base, newest, err := a.bringImages(ctx, p)
+		img, err := a.bringImages(ctx, p)
 		if ctx.Err() != nil {
 			return
 		}
@@ -217,9 +218,9 @@ func (a *Agent) watchImage(ctx context.Context, p *poolState) {
 			a.imageFailed(p, err)
 		} else {
 			failures = 0
-			a.imageReady(p, base, newest)
+			a.imageReady(p, img)
 		}
-		if backoff.Sleep(ctx, pause) != nil {
+		if !p.awaitRefresh(ctx, pause) {
 			return
 		}
 	}

@@ -33,6 +33,9 @@ type imageMemory struct {
 	Previous string `json:"previous,omitempty"` // proven before that
 	Rejected string `json:"rejected,omitempty"` // its first runners failed; it is not tried again
 	Why      string `json:"why,omitempty"`      // it was rejected
+	Pinned   string `json:"pinned,omitempty"`   // a person wants this one, whatever the reference means
+	// RolledBack: it is pinned by a rollback, which a refresh ends.
+	RolledBack bool `json:"rolled_back,omitempty"`
 }
 
 // trial is a newer image that no runner of the pool has proven yet. One runner
@@ -54,37 +57,46 @@ func (a *Agent) memory(p *poolState) *imageMemory {
 	return m
 }
 
+// found is what bringImages brought to this host.
+type found struct {
+	base   image.Local // what runners are made from while the newest is on trial
+	newest image.Local
+	pinned string // as imageMemory.Pinned when it was asked for
+}
+
 // bringImages brings to this host what the pool's reference means now, and the
 // image that its runners are made from meanwhile: where nothing better is
 // known, the same.
-func (a *Agent) bringImages(ctx context.Context, p *poolState) (base, newest image.Local, err error) {
+func (a *Agent) bringImages(ctx context.Context, p *poolState) (f found, err error) {
 	bring := func(ref string) (image.Local, error) {
 		return p.Images.Image(ctx, ref, func(done, total int64) {
 			a.emit(event.Event{Kind: event.ImagePulling, Pool: p.Spec.Name, Image: ref, Done: done, Total: total})
 		})
 	}
-	if newest, err = bring(p.Spec.Image); err != nil {
-		return base, newest, err
-	}
 	a.mu.Lock()
 	m, has := *a.memory(p), p.hasImage
-	base = p.image
+	f.base, f.pinned = p.image, m.Pinned
 	a.mu.Unlock()
-	if has {
-		return base, newest, nil
+	ref := p.Spec.Image
+	if m.Pinned != "" {
+		ref = byDigest(ref, m.Pinned)
 	}
-	if m.Proven == "" || m.Proven == newest.Digest {
-		return newest, newest, nil
+	if f.newest, err = bring(ref); err != nil || has && m.Pinned == "" {
+		return f, err
 	}
-	base, err = bring(byDigest(p.Spec.Image, m.Proven))
-	switch {
-	case err == nil:
-		return base, newest, nil
-	case newest.Digest == m.Rejected:
-		return base, newest, fmt.Errorf("%s was rejected (%s), and the one before: %w", newest.Digest, m.Why, err)
+	if m.Pinned != "" || m.Proven == "" || m.Proven == f.newest.Digest {
+		f.base = f.newest
+		return f, nil
 	}
-	a.log.Warn("the image before is not to be had: the new one is used untried", "pool", p.Spec.Name, "err", err)
-	return newest, newest, nil
+	f.base, err = bring(byDigest(ref, m.Proven))
+	if err != nil && f.newest.Digest == m.Rejected {
+		return f, fmt.Errorf("%s was rejected (%s), and the one before: %w", m.Rejected, m.Why, err)
+	}
+	if err != nil {
+		a.log.Warn("the image before is not to be had: the new one is used untried", "pool", p.Spec.Name, "err", err)
+		f.base = f.newest
+	}
+	return f, nil
 }
 
 // byDigest names an image of ref's repository.
@@ -95,13 +107,14 @@ func byDigest(ref, digest string) string {
 
 // imageReady takes over what bringImages found. A newer image is tried first,
 // unless GitHub refuses the runner of the one before: then nothing is lost.
-func (a *Agent) imageReady(p *poolState, base, newest image.Local) {
+func (a *Agent) imageReady(p *poolState, f found) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.poolNamed(p.Spec.Name) != p {
-		return // reconfigured meanwhile
-	}
 	m := a.memory(p)
+	if a.poolNamed(p.Spec.Name) != p || m.Pinned != f.pinned {
+		return // a person changed it meanwhile
+	}
+	base, newest := f.base, f.newest
 	if p.refused != nil && newest.Digest != m.Rejected {
 		base = newest
 	}
@@ -110,12 +123,12 @@ func (a *Agent) imageReady(p *poolState, base, newest image.Local) {
 		p.works = base.Digest == m.Proven
 	}
 	p.image, p.hasImage, p.imageErr = base, true, ""
-	if m.Rejected != "" && m.Rejected != newest.Digest {
+	if m.Pinned == "" && m.Rejected != "" && m.Rejected != newest.Digest {
 		m.Rejected, m.Why = "", ""
 		a.writeImages()
 	}
 	switch {
-	case newest.Digest == p.image.Digest, newest.Digest == m.Rejected:
+	case m.Pinned != "", newest.Digest == p.image.Digest, newest.Digest == m.Rejected:
 		p.trial = nil
 	case p.trial == nil || p.trial.Digest != newest.Digest:
 		p.trial, news = &trial{Local: newest, ready: true}, true
@@ -221,7 +234,8 @@ func trialProblem(p *poolState) string { return "new image of pool " + p.Spec.Na
 func (a *Agent) tellRejected(p *poolState) {
 	text := ""
 	if m := a.memory(p); m.Rejected != "" {
-		text = fmt.Sprintf("image %s rejected: %s; runs on the previous, %s", m.Rejected, m.Why, p.image.Digest)
+		text = fmt.Sprintf("image %s rejected: %s; runs on the previous, %s (tasuki image refresh %s tries it again)",
+			m.Rejected, m.Why, p.image.Digest, p.Spec.Name)
 	}
 	a.setProblem(trialProblem(p), text)
 }
@@ -229,12 +243,19 @@ func (a *Agent) tellRejected(p *poolState) {
 // writeImages makes durable what is known of the images. That it cannot is a
 // problem and stops nothing. The caller holds a.mu.
 func (a *Agent) writeImages() {
-	b, _ := json.MarshalIndent(a.memories, "", " ") // plain data
 	text := ""
-	if err := atomicfile.Write(filepath.Join(a.opt.Home, imagesFile), append(b, '\n'), 0o600); err != nil {
-		text = fmt.Sprintf("cannot write down which images work: %v", err)
+	if err := a.saveImages(); err != nil {
+		text = err.Error()
 	}
 	a.setProblem(imagesFile, text)
+}
+
+func (a *Agent) saveImages() error {
+	b, _ := json.MarshalIndent(a.memories, "", " ") // plain data
+	if err := atomicfile.Write(filepath.Join(a.opt.Home, imagesFile), append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("cannot write down which images work: %w", err)
+	}
+	return nil
 }
 
 // readImages goes on with what the last agent knew. The caller holds a.mu.

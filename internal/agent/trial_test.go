@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -90,6 +91,18 @@ func (l *eventList) entered(n int64, s runner.State) (count int) {
 	return count
 }
 
+// image returns what a runner was made from.
+func (l *eventList) image(name string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.seen {
+		if e.Kind == event.RunnerMoved && e.Runner == name {
+			return e.Image
+		}
+	}
+	return ""
+}
+
 func (h *host) problems() string { return strings.Join(h.Status().Problems, "\n") }
 
 // Exactly one runner is made from a new image before one of it worked.
@@ -104,6 +117,15 @@ func TestFirstRunnerOfAnImage(t *testing.T) {
 	if d := h.Status().Pools[0].Digest; d != digestOf(0) {
 		t.Errorf("the pool went over to %s before its runner worked", d)
 	}
+	for _, r := range h.Status().Runners {
+		if r.State == runner.Idle && heard.image(r.Name) == digestOf(0) {
+			if err := h.opt.Pools[0].Driver.Destroy(t.Context(), r.Name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	before := heard.entered(0, runner.Idle)
+	w.until("another of the old one takes its place", func() bool { return heard.entered(0, runner.Idle) > before || heard.entered(2, runner.Idle) > 1 })
 	for heard.count(event.ImageProven) == 0 {
 		w.concluded(w.submit(3), "success")
 	}
@@ -172,5 +194,55 @@ func TestRerollOfTheBadImage(t *testing.T) {
 	}
 	images.tag.Store(2)
 	w.until("another image is tried", func() bool { return again.entered(2, runner.Idle) == 1 })
+	w.finish(h)
+}
+
+// A person goes back, stays there whatever the tag names, and goes on.
+func TestRollbackAndPin(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, emulator.Options{})
+	images, heard := newTagged(t, w), &eventList{}
+	h := w.runTagged(images, heard)
+	if err := h.RollbackImage("fake"); !errors.Is(err, agent.ErrImage) {
+		t.Errorf("rollback without a previous image: %v", err)
+	}
+	if err := h.PinImage("nope", ""); !errors.Is(err, agent.ErrNoPool) {
+		t.Errorf("pin of no pool: %v", err)
+	}
+	if err := h.PinImage("fake", "latest"); !errors.Is(err, agent.ErrImage) {
+		t.Errorf("pin to no digest: %v", err)
+	}
+	w.concluded(w.submit(1), "success")
+	images.tag.Store(1)
+	w.until("the image is rejected", func() bool { return h.Status().Pools[0].Rejected == digestOf(1) })
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want int64
+	}{
+		{"pin", func() error { return h.PinImage("fake", digestOf(2)) }, 2},
+		{"rollback", func() error { return h.RollbackImage("fake") }, 0},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		w.until(step.name, func() bool {
+			p := h.Status().Pools[0]
+			return p.Digest == digestOf(step.want) && p.Pinned == p.Digest
+		})
+	}
+	if err := h.PinImage("fake", digestOf(2)); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.RefreshImage("fake"); !errors.Is(err, agent.ErrImage) {
+		t.Errorf("refresh of a pinned pool: %v", err)
+	}
+	if err := errors.Join(h.PinImage("fake", ""), h.RefreshImage("fake")); err != nil {
+		t.Fatal(err)
+	}
+	if p := h.Status().Pools[0]; p.Rejected != "" || p.Pinned != "" {
+		t.Errorf("after a refresh: rejected %q, pinned %q", p.Rejected, p.Pinned)
+	}
+	w.until("the rejected image is tried again", func() bool { all, _ := heard.made(1, ""); return all > 2 })
 	w.finish(h)
 }

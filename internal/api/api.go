@@ -47,15 +47,20 @@ type RunnerRelease struct {
 
 // Pool is one pool of a host.
 type Pool struct {
-	Name     string   `json:"name"`
-	Scope    string   `json:"scope"`
-	Labels   []string `json:"labels"`
-	Image    string   `json:"image"`            // as configured
-	Digest   string   `json:"digest,omitempty"` // what it means now; empty: not on this host yet
-	Standby  int      `json:"standby"`          // how many shall wait or be on their way
-	Demand   string   `json:"demand,omitempty"` // where that number comes from: "standby: 2"
-	Idle     int      `json:"idle"`
-	Starting int      `json:"starting"`
+	Name   string   `json:"name"`
+	Scope  string   `json:"scope"`
+	Labels []string `json:"labels"`
+	Image  string   `json:"image"`            // as configured
+	Digest string   `json:"digest,omitempty"` // what it means now; empty: not on this host yet
+	// Previous is the image that worked before, Rejected the one whose first
+	// runners failed, Pinned the one that a person wants: digests, or empty.
+	Previous string `json:"previous,omitempty"`
+	Rejected string `json:"rejected,omitempty"`
+	Pinned   string `json:"pinned,omitempty"`
+	Standby  int    `json:"standby"`          // how many shall wait or be on their way
+	Demand   string `json:"demand,omitempty"` // where that number comes from: "standby: 2"
+	Idle     int    `json:"idle"`
+	Starting int    `json:"starting"`
 	// Jobs are those that GitHub gave to the pool and no runner has taken yet;
 	// the oldest waits since OldestJob.
 	Jobs      int       `json:"jobs,omitempty"`
@@ -97,6 +102,11 @@ type Login struct {
 // Hold is the body of POST /v1/runners/NAME/hold.
 type Hold struct {
 	Seconds float64 `json:"seconds"` // from now; 0 lets the runner go
+}
+
+// Pin is the body of POST /v1/pools/NAME/image/pin.
+type Pin struct {
+	Digest string `json:"digest"` // empty ends it
 }
 
 // Error is the body of every answer with a status of 400 or more.

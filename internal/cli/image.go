@@ -24,6 +24,7 @@ func newImage(a *app) *cobra.Command {
 	cmd.AddCommand(
 		newImageLs(a), newImagePull(a), newImagePush(a), newImageCopy(a), newImageInspect(a), newImageDiff(a),
 		newImageTag(a), newImageRm(a), newImagePrune(a), newImageVerify(a), newImageBuild(a),
+		newImageRefresh(a), newImageRollback(a), newImagePin(a),
 	)
 	return cmd
 }

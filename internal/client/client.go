@@ -135,6 +135,25 @@ func (c *Client) Resume(ctx context.Context, pool string) error {
 	return c.call(ctx, http.MethodPost, "/v1/resume?pool="+url.QueryEscape(pool), nil, nil)
 }
 
+// RefreshImage asks now what a pool's image means, and forgets what was rejected.
+func (c *Client) RefreshImage(ctx context.Context, pool string) error {
+	return c.call(ctx, http.MethodPost, imagePath(pool, "refresh"), nil, nil)
+}
+
+// RollbackImage goes to the pool's previous image until RefreshImage.
+func (c *Client) RollbackImage(ctx context.Context, pool string) error {
+	return c.call(ctx, http.MethodPost, imagePath(pool, "rollback"), nil, nil)
+}
+
+// PinImage keeps the pool on one image; an empty digest ends that.
+func (c *Client) PinImage(ctx context.Context, pool, digest string) error {
+	return c.call(ctx, http.MethodPost, imagePath(pool, "pin"), api.Pin{Digest: digest}, nil)
+}
+
+func imagePath(pool, what string) string {
+	return "/v1/pools/" + url.PathEscape(pool) + "/image/" + what
+}
+
 // Reload takes the changed configuration file over.
 func (c *Client) Reload(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/reload", nil, nil)

@@ -65,7 +65,10 @@ func (h *host) Drain(pool string) error {
 	return nil
 }
 
-func (h *host) Resume(pool string) error { h.did("resume %q", pool); return nil }
+func (h *host) Resume(pool string) error           { h.did("resume %q", pool); return nil }
+func (h *host) RefreshImage(pool string) error     { h.did("refresh %q", pool); return nil }
+func (h *host) RollbackImage(pool string) error    { h.did("rollback %q", pool); return nil }
+func (h *host) PinImage(pool, digest string) error { h.did("pin %q %q", pool, digest); return nil }
 
 func (h *host) Hold(name string, d time.Duration) error {
 	h.did("hold %s %s", name, d)
@@ -139,12 +142,14 @@ func TestCallsReachTheAgent(t *testing.T) {
 	for _, err := range []error{
 		c.Drain(ctx, ""), c.Drain(ctx, "a b&c"), c.Resume(ctx, "linux"), c.Reload(ctx),
 		c.Hold(ctx, "r", 90*time.Second), c.Hold(ctx, "r", 0),
+		c.RefreshImage(ctx, "a/b"), c.RollbackImage(ctx, "p"), c.PinImage(ctx, "p", "sha256:1"), c.PinImage(ctx, "p", ""),
 	} {
 		if err != nil {
 			t.Error(err)
 		}
 	}
-	calls := []string{`drain ""`, `drain "a b&c"`, `resume "linux"`, "reload", "hold r 1m30s", "hold r 0s"}
+	calls := []string{`drain ""`, `drain "a b&c"`, `resume "linux"`, "reload", "hold r 1m30s", "hold r 0s",
+		`refresh "a/b"`, `rollback "p"`, `pin "p" "sha256:1"`, `pin "p" ""`}
 	if diff := cmp.Diff(calls, h.calls); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
 	}

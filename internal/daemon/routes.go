@@ -37,6 +37,7 @@ var statusTable = []struct {
 	{agent.ErrNoRunner, http.StatusNotFound, "tasuki status lists the runners"},
 	{agent.ErrNoPool, http.StatusNotFound, "tasuki status lists the pools"},
 	{agent.ErrEnding, http.StatusConflict, "a hold must come before the runner has ended; hold_after_failure keeps the guests of failed jobs by itself"},
+	{agent.ErrImage, http.StatusConflict, "tasuki status --json shows the pool's digest, previous, rejected and pinned"},
 	{errNowhere, http.StatusNotFound, "the agent and this program may be of different versions: tasuki version"},
 	{errReload, http.StatusUnprocessableEntity, "the one before stays in force; mend the file (tasuki config check) and run tasuki reload again"},
 	{errBad, http.StatusBadRequest, ""},
@@ -85,6 +86,22 @@ func (s *Server) drain(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) resume(w http.ResponseWriter, r *http.Request) error {
 	return done(w, s.opt.Agent.Resume(r.URL.Query().Get("pool")))
+}
+
+func (s *Server) refreshImage(w http.ResponseWriter, r *http.Request) error {
+	return done(w, s.opt.Agent.RefreshImage(r.PathValue("name")))
+}
+
+func (s *Server) rollbackImage(w http.ResponseWriter, r *http.Request) error {
+	return done(w, s.opt.Agent.RollbackImage(r.PathValue("name")))
+}
+
+func (s *Server) pinImage(w http.ResponseWriter, r *http.Request) error {
+	var p api.Pin
+	if err := json.NewDecoder(r.Body).Decode(&p); err != nil {
+		return fmt.Errorf("cannot read the request: %w: %w", err, errBad)
+	}
+	return done(w, s.opt.Agent.PinImage(r.PathValue("name"), p.Digest))
 }
 
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) error {

@@ -28,6 +28,9 @@ type Agent interface {
 	Status() api.Status
 	Drain(pool string) error
 	Resume(pool string) error
+	RefreshImage(pool string) error
+	RollbackImage(pool string) error
+	PinImage(pool, digest string) error
 	Hold(name string, d time.Duration) error
 	Login(name string) (api.Login, error)
 	LogPath(name string) string
@@ -79,19 +82,22 @@ func New(opt Options) *Server {
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
-		"GET /v1/status":               s.status,
-		"GET /v1/events":               s.events,
-		"POST /v1/drain":               s.drain,
-		"POST /v1/resume":              s.resume,
-		"POST /v1/reload":              s.reload,
-		"POST /v1/runners/{name}/hold": s.hold,
-		"GET /v1/runners/{name}/login": s.login,
-		"GET /v1/runners/{name}/log":   s.runnerLog,
-		"GET /v1/runs":                 s.runs,
-		"GET /v1/stats":                s.stats,
-		"GET /metrics":                 s.metrics,
-		"GET /healthz":                 s.health,
-		"/":                            s.nowhere,
+		"GET /v1/status":                       s.status,
+		"GET /v1/events":                       s.events,
+		"POST /v1/drain":                       s.drain,
+		"POST /v1/resume":                      s.resume,
+		"POST /v1/reload":                      s.reload,
+		"POST /v1/runners/{name}/hold":         s.hold,
+		"GET /v1/runners/{name}/login":         s.login,
+		"GET /v1/runners/{name}/log":           s.runnerLog,
+		"POST /v1/pools/{name}/image/refresh":  s.refreshImage,
+		"POST /v1/pools/{name}/image/rollback": s.rollbackImage,
+		"POST /v1/pools/{name}/image/pin":      s.pinImage,
+		"GET /v1/runs":                         s.runs,
+		"GET /v1/stats":                        s.stats,
+		"GET /metrics":                         s.metrics,
+		"GET /healthz":                         s.health,
+		"/":                                    s.nowhere,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
