@@ -187,10 +187,18 @@ func (a *Agent) proved(p *poolState, digest string) {
 		return
 	}
 	p.works = true
-	if m := a.memory(p); m.Proven != digest {
-		m.Previous, m.Proven = m.Proven, digest
-		a.writeImages()
+	m := a.memory(p)
+	if m.Proven == digest && m.Rejected != digest {
+		return
 	}
+	if m.Proven != digest {
+		m.Previous, m.Proven = m.Proven, digest
+	}
+	if m.Rejected == digest { // it was pinned all the same, and works
+		m.Rejected, m.Why = "", ""
+	}
+	a.writeImages()
+	a.tellRejected(p)
 }
 
 // disproved takes in that a runner of an image failed before it had a job. It
@@ -233,7 +241,7 @@ func trialProblem(p *poolState) string { return "new image of pool " + p.Spec.Na
 // tellRejected keeps the rejected image for people to see. The caller holds a.mu.
 func (a *Agent) tellRejected(p *poolState) {
 	text := ""
-	if m := a.memory(p); m.Rejected != "" {
+	if m := a.memory(p); m.Rejected != "" && m.Rejected != p.image.Digest {
 		text = fmt.Sprintf("image %s rejected: %s; runs on the previous, %s (tasuki image refresh %s tries it again)",
 			m.Rejected, m.Why, p.image.Digest, p.Spec.Name)
 	}
