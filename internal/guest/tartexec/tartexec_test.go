@@ -303,8 +303,8 @@ func TestAGuestThatDiesIsNoSuccess(t *testing.T) {
 	}()
 	<-started
 	m, lookErr := tarttest.Look(w.home, name)
-	if lookErr != nil {
-		t.Fatal(lookErr)
+	if lookErr != nil || m.PID == 0 {
+		t.Fatal("it does not run", lookErr)
 	}
 	if err := syscall.Kill(m.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)

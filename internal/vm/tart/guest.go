@@ -170,7 +170,12 @@ func (d *Driver) runningMachines() ([]running, error) {
 // isRun says whether a process is the tart run of this machine.
 func isRun(pid int, name string) bool {
 	args, err := proc.Args(pid)
-	return err == nil && slices.Contains(args, "run") && args[len(args)-1] == name
+	return err == nil && runsMachine(args, name)
+}
+
+// runsMachine says whether a command line is that of the machine's tart run.
+func runsMachine(args []string, name string) bool {
+	return slices.Contains(args, "run") && args[len(args)-1] == name
 }
 
 // sweep removes folders that a crash left half deleted.

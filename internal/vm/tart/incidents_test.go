@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -84,7 +83,7 @@ func TestRunDiesWhileWaiting(t *testing.T) {
 	d := w.driver()
 	w.running(d, "tk-a")
 	w.faults(tarttest.Faults{Hang: map[string]int{"ip": 9}})
-	time.AfterFunc(50*time.Millisecond, func() { _ = syscall.Kill(w.look("tk-a").PID, syscall.SIGKILL) })
+	time.AfterFunc(50*time.Millisecond, func() { w.crash(t, "tk-a") })
 	d.times.ip = time.Hour
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -271,6 +270,8 @@ func TestHungTartCall(t *testing.T) {
 	if err := d.Create(t.Context(), w.spec("tk-b")); !errors.Is(err, errHung) {
 		t.Errorf("Create: %v, want errHung", err)
 	}
+	// A busy machine may have ended a call before it hung.
+	w.faults(tarttest.Faults{Hang: map[string]int{"delete": 1}})
 	d.times.list, d.times.clone = time.Minute, time.Minute
 	if _, there := w.instance(d, "tk-b"); there {
 		t.Error("the guest whose clone hung is still there")
@@ -338,5 +339,22 @@ func TestCreateNeverReplacesAMachine(t *testing.T) {
 	}
 	if after := w.look("tk-a"); after != before {
 		t.Errorf("it was %+v and is %+v", before, after)
+	}
+}
+
+// Two homes may have guests of one name, in tests at least: neither ends the
+// other's.
+func TestAnotherHomesGuestIsNotEnded(t *testing.T) {
+	theirs, ours := newWorld(t), newWorld(t)
+	theirs.running(theirs.driver(), "tk-a")
+	d := ours.driver()
+	if err := d.Create(t.Context(), ours.spec("tk-a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Destroy(t.Context(), "tk-a"); err != nil {
+		t.Fatal(err)
+	}
+	if theirs.look("tk-a").PID == 0 {
+		t.Error("the guest of another home was ended")
 	}
 }

@@ -22,12 +22,12 @@ const (
 	crashWords = "guest has stopped the virtual machine due to error: "
 )
 
-// markName is in the environment of each tart run of ours: one that was started
-// and not yet written down is found by it.
+// markName is in the environment of each tart run of ours, with the path of the
+// guest's folder: one that was started and not yet written down is found by it.
 const markName = "TASUKI_TART_GUEST"
 
 func (d *Driver) mark(name string) string {
-	return markName + "=" + d.opt.Installation + "/" + name
+	return markName + "=" + filepath.Join(d.opt.Home, name)
 }
 
 // Start implements vm.Driver. It returns when tart run holds the machine and

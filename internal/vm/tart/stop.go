@@ -60,7 +60,8 @@ func (d *Driver) cut(ctx context.Context, g *guest) error {
 			if pid == 0 {
 				return nil
 			}
-			if _, err := proc.Identify(pid); err == nil && !isRun(pid, g.name) {
+			// One without a command line is just ending, its lock with it.
+			if args, err := proc.Args(pid); err == nil && !runsMachine(args, g.name) {
 				return fmt.Errorf("process %d holds its lock and is no tart run of it: left alone", pid)
 			}
 		}

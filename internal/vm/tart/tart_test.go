@@ -140,7 +140,11 @@ func (w *world) until(what string, ok func() bool) {
 
 func (w *world) crash(t *testing.T, name string) {
 	t.Helper()
-	if err := syscall.Kill(w.look(name).PID, syscall.SIGKILL); err != nil {
+	pid := w.look(name).PID
+	if pid == 0 { // which would be our own process group
+		t.Fatalf("%q does not run", name)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 }
