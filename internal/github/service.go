@@ -55,10 +55,7 @@ func (c *Client) Service(ctx context.Context) (Service, error) {
 			return Service{}, c.explain(doing, err)
 		}
 	}
-	u, err := url.Parse(got.URL)
-	if err == nil {
-		err = Confidential(u)
-	}
+	u, err := Confidential(got.URL)
 	if err == nil && got.Token.Empty() {
 		err = errNoAnswer
 	}
@@ -108,16 +105,18 @@ func expiryOf(token secret.String, now time.Time) time.Time {
 	return claims.ExpiresAt.Time
 }
 
-// Confidential returns an error for an address that a token must not be sent
-// to: plain http is for this very machine only.
-func Confidential(u *url.URL) error {
+// Confidential reads an address that GitHub gave us, which a token is to be
+// sent to: plain http is for this very machine only. Such an address may hold a
+// secret of its own, so errors show no more than its host.
+func Confidential(address string) (*url.URL, error) {
+	u, err := url.Parse(address)
 	switch {
-	case u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return fmt.Errorf("%q is not an address", u.Redacted())
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return nil, errors.New("GitHub named a service without a usable address")
 	case u.Scheme == "http" && !loopback(u.Hostname()):
-		return fmt.Errorf("the token could be read on its way to %s: it is not https", u.Host)
+		return nil, fmt.Errorf("the token could be read on its way to %s: it is not https", u.Host)
 	}
-	return nil
+	return u, nil
 }
 
 // HTTP carries requests over the account's network, without a token.

@@ -166,10 +166,7 @@ func (s *Service) take(ctx context.Context, r request, set int) (session, error)
 	if err := s.call(ctx, r, &got); err != nil {
 		return session{}, err
 	}
-	u, err := url.Parse(got.Queue)
-	if err == nil {
-		err = github.Confidential(u)
-	}
+	u, err := github.Confidential(got.Queue)
 	if err != nil || got.ID == "" || got.Token.Empty() {
 		return session{}, errors.Join(errNoAnswer, err)
 	}
