@@ -139,6 +139,9 @@ func (a *agent) connect(ctx context.Context) error {
 		if err := a.listen.authorize(ctx, a.cfg); err != nil {
 			return err
 		}
+		if !a.opts.Abrupt { // whoever is told to go now still learns which session it must delete
+			ctx = context.WithoutCancel(ctx)
+		}
 		_, err := a.call(ctx, http.MethodPost, "session", map[string]any{
 			"ownerName": a.cfg.RunnerName, "useFipsEncryption": false,
 			"agent": map[string]any{
