@@ -34,6 +34,9 @@ type scopeState struct {
 	busy     map[string]bool     // runners that execute a job
 	orphans  map[int64]time.Time // when a registration without a guest was first seen
 	removing bool                // orphans are being removed
+	runners  int                 // in the last list
+	fleet    int                 // those of them whose names begin like ours
+	kept     int                 // those of them that we keep
 }
 
 // watchAll starts the watchers that the pools need and do not have. Those of
@@ -72,7 +75,12 @@ func (a *Agent) watchScopeOf(g GitHub, name string) {
 	ctx, state := a.life, &scopeState{name: name}
 	a.scopes[g] = state
 	a.work.Go(func() {
-		every(ctx, a.opt.Resync, func() { a.observeScope(ctx, g, state) })
+		for {
+			a.observeScope(ctx, g, state)
+			if backoff.Sleep(ctx, a.resyncPause(state)) != nil {
+				return
+			}
+		}
 	})
 }
 
@@ -177,8 +185,15 @@ func (a *Agent) observeScope(ctx context.Context, g GitHub, state *scopeState) {
 	defer a.mu.Unlock()
 	byName := map[string]runner.Remote{}
 	state.listed, state.busy = true, map[string]bool{}
+	state.runners, state.fleet, state.kept = len(remotes), 0, 0
 	for _, r := range remotes {
 		byName[r.Name] = r
+		if strings.HasPrefix(r.Name, short(a.opt.Prefix, 12)+"-") {
+			state.fleet++
+		}
+		if a.keepers[r.Name] != nil {
+			state.kept++
+		}
 		if r.Busy {
 			state.busy[r.Name] = true
 		}
