@@ -26,15 +26,16 @@ func (a *Agent) resyncPause(s *scopeState) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	pause := fleetPause(s.runners, s.fleet, s.kept) * time.Duration(max(len(a.scopes), 1))
+	if pause > a.opt.Resync {
+		// Hosts that came back together shall not ask together: the delay is
+		// between half and all of what it is given.
+		most := min(pause*4/3, slowestResync)
+		pause = max(a.opt.Resync, backoff.Policy{First: most, Most: most}.Delay(1, nil))
+	}
 	if len(s.orphans) > 0 {
 		pause = min(pause, orphanGrace)
 	}
-	if pause <= a.opt.Resync {
-		return a.opt.Resync
-	}
-	pause = min(pause, slowestResync)
-	// Hosts that came back together shall not ask together.
-	return max(a.opt.Resync, backoff.Policy{First: pause, Most: pause}.Delay(1, nil))
+	return max(pause, a.opt.Resync)
 }
 
 // fleetPause returns the pause at which every host may list the scope's runners:
