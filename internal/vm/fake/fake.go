@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/atomicfile"
+	"github.com/mirego/tasuki/internal/base/namelock"
 	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/vm"
 )
@@ -59,7 +60,7 @@ type Options struct {
 type Driver struct {
 	opts  Options
 	dir   string
-	names locks
+	names namelock.Set
 	slots sync.Mutex // held while a guest is counted and started
 
 	mu    sync.Mutex
@@ -301,7 +302,7 @@ func (d *Driver) do(ctx context.Context, op Op, name string, work func() error) 
 		}
 		return vm.ErrNotFound
 	}
-	unlock, err := d.names.lock(ctx, name)
+	unlock, err := d.names.Lock(ctx, name)
 	if err != nil {
 		return err
 	}

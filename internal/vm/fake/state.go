@@ -102,7 +102,7 @@ func (d *Driver) list() ([]vm.Instance, error) {
 		if !e.IsDir() || vm.CheckName(name) != nil || !strings.HasPrefix(name, d.opts.Prefix) {
 			continue
 		}
-		if half && d.names.busy(name) {
+		if half && d.names.Busy(name) {
 			continue
 		}
 		if in, ok := d.look(name); ok {

@@ -36,9 +36,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/mirego/tasuki/internal/base/namelock"
 	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/vm"
@@ -66,8 +66,7 @@ type Driver struct {
 	arch  string // of the host, and so of its guests
 	accel accel
 
-	mu    sync.Mutex
-	locks map[string]*nameLock
+	names namelock.Set
 
 	step func(string) // called between steps; tests die in it
 }
@@ -85,7 +84,7 @@ var (
 func New(opt Options) (*Driver, error) {
 	d := &Driver{
 		opt: opt, log: cmp.Or(opt.Log, slog.New(slog.DiscardHandler)), arch: runtime.GOARCH,
-		locks: map[string]*nameLock{}, step: func(string) {},
+		step: func(string) {},
 	}
 	if d.opt.Home == "" || d.opt.Prefix == "" || d.opt.Installation == "" {
 		return nil, errors.New("cannot make a QEMU driver without home, installation and prefix")
@@ -167,40 +166,12 @@ func (d *Driver) Address(ctx context.Context, name string) (string, error) {
 	return fmt.Sprintf("127.0.0.1:%d", run.SSHPort), nil
 }
 
-// nameLock keeps two calls for one guest apart. Its channel holds one token
-// while the lock is taken, so that waiting for it can end with a context.
-type nameLock struct {
-	taken chan struct{}
-	users int
-}
-
 // lock waits for the guest's lock or for the end of ctx.
 func (d *Driver) lock(ctx context.Context, name string) (unlock func(), err error) {
-	d.mu.Lock()
-	l := d.locks[name]
-	if l == nil {
-		l = &nameLock{taken: make(chan struct{}, 1)}
-		d.locks[name] = l
+	if unlock, err = d.names.Lock(ctx, name); err != nil {
+		return nil, fmt.Errorf("cannot wait for the guest %q: %w", name, err)
 	}
-	l.users++
-	d.mu.Unlock()
-
-	leave := func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if l.users--; l.users == 0 {
-			delete(d.locks, name)
-		}
-	}
-	if ctx.Err() == nil {
-		select {
-		case l.taken <- struct{}{}:
-			return func() { <-l.taken; leave() }, nil
-		case <-ctx.Done():
-		}
-	}
-	leave()
-	return nil, fmt.Errorf("cannot wait for the guest %q: %w", name, context.Cause(ctx))
+	return unlock, nil
 }
 
 // ours says whether a name can be one of our guests'.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/atomicfile"
+	"github.com/mirego/tasuki/internal/base/logtail"
 	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/vm"
 )
@@ -132,14 +133,14 @@ func (g *guest) reason() string {
 
 // lastWords returns the last lines of a log, in one line and bounded.
 func lastWords(path string) string {
-	tail, err := readTail(path, reasonBytes)
+	tail, err := logtail.Read(path, reasonBytes)
 	if err != nil {
 		return ""
 	}
 	lines := strings.FieldsFunc(string(tail), func(r rune) bool { return r == '\n' || r == '\r' })
 	var kept []string
 	for _, line := range lines[max(0, len(lines)-2):] {
-		line = strings.Map(printable, strings.TrimSpace(line))
+		line = logtail.Printable(strings.TrimSpace(line))
 		if _, after, ok := strings.Cut(line, "qemu-system-"); ok {
 			_, line, _ = strings.Cut(after, ": ")
 		}
@@ -148,36 +149,6 @@ func lastWords(path string) string {
 		}
 	}
 	return strings.Join(kept, "; ")
-}
-
-// printable keeps what a terminal may be shown: a guest writes its console.
-func printable(r rune) rune {
-	if r == '\t' {
-		return ' '
-	}
-	if r < ' ' || r == 0x7f || r > 0x7f && r < 0xa0 || r == '\uFFFD' {
-		return -1
-	}
-	return r
-}
-
-func readTail(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	from := max(0, info.Size()-most)
-	buf := make([]byte, info.Size()-from)
-	n, err := f.ReadAt(buf, from)
-	if n > 0 {
-		err = nil
-	}
-	return buf[:n], err
 }
 
 // boundConsole keeps a guest from filling the disk through its console: a log
@@ -191,7 +162,7 @@ func (g *guest) boundConsole() error {
 	if err != nil {
 		return err
 	}
-	tail, err := readTail(g.path(consoleFile), consoleKept)
+	tail, err := logtail.Read(g.path(consoleFile), consoleKept)
 	if err != nil {
 		return err
 	}

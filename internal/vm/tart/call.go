@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/backoff"
+	"github.com/mirego/tasuki/internal/base/logtail"
 	"github.com/mirego/tasuki/internal/base/proc"
 )
 
@@ -72,7 +73,7 @@ var noise = []string{"Failed to perform garbage collection:", "OpenTelemetry", "
 func ownWords(stderr string) string {
 	var kept []string
 	for line := range strings.Lines(stderr) {
-		line = strings.TrimPrefix(strings.Map(printable, strings.TrimSpace(line)), "Error: ")
+		line = strings.TrimPrefix(logtail.Printable(strings.TrimSpace(line)), "Error: ")
 		if line == "" || strings.HasPrefix(line, "Usage:") || strings.HasPrefix(line, "See 'tart") {
 			continue
 		}
@@ -86,14 +87,6 @@ func ownWords(stderr string) string {
 	}
 	text := strings.Join(kept[max(0, len(kept)-3):], "; ")
 	return text[max(0, len(text)-500):]
-}
-
-// printable keeps what a terminal may be shown.
-func printable(r rune) rune {
-	if r < ' ' || r >= 0x7f && r < 0xa0 {
-		return -1
-	}
-	return r
 }
 
 // says whether tart failed with these words.

@@ -73,7 +73,7 @@ func (d *Driver) List(ctx context.Context) ([]vm.Instance, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot list the guests: %w", err)
 		}
-		if g.broken != "" && d.busy(g.name) {
+		if g.broken != "" && d.names.Busy(g.name) {
 			continue // being made or deleted by us this moment
 		}
 		in, err := d.instance(g, rows[g.name])

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/backoff"
+	"github.com/mirego/tasuki/internal/base/logtail"
 	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/vm"
 )
@@ -181,20 +182,11 @@ func ended(g *guest) error {
 
 // lastWords returns the end of what tart run said.
 func lastWords(path string) string {
-	f, err := os.Open(path)
+	tail, err := logtail.Read(path, 8<<10)
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
-	const most = 8 << 10
-	info, err := f.Stat()
-	if err != nil {
-		return ""
-	}
-	from := max(0, info.Size()-most)
-	buf := make([]byte, info.Size()-from)
-	n, _ := f.ReadAt(buf, from)
-	return ownWords(string(buf[:n]))
+	return ownWords(string(tail))
 }
 
 // runArguments are those of tart run. None of them is secret.

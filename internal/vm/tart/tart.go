@@ -39,6 +39,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mirego/tasuki/internal/base/namelock"
 	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/vm"
@@ -74,8 +75,9 @@ type Driver struct {
 	times   times
 	turn    chan struct{} // one token while a call that changes tart's folder is made
 
+	names namelock.Set
+
 	mu        sync.Mutex
-	names     map[string]*nameLock
 	addresses map[string]string // by guest, as last told
 	slots     slotState
 }
@@ -113,7 +115,7 @@ func defaultTimes() times {
 func New(opt Options) (*Driver, error) {
 	d := &Driver{
 		opt: opt, log: cmp.Or(opt.Log, slog.New(slog.DiscardHandler)), times: defaultTimes(),
-		turn: make(chan struct{}, 1), names: map[string]*nameLock{}, addresses: map[string]string{},
+		turn: make(chan struct{}, 1), addresses: map[string]string{},
 	}
 	if d.opt.Home == "" || d.opt.Prefix == "" || d.opt.Installation == "" {
 		return nil, errors.New("cannot make a tart driver without home, installation and prefix")
@@ -202,45 +204,12 @@ func (d *Driver) Capabilities() vm.Capabilities {
 	return c
 }
 
-// nameLock keeps two calls for one guest apart.
-type nameLock struct {
-	taken chan struct{}
-	users int
-}
-
 // lock waits for the guest's lock or for the end of ctx.
 func (d *Driver) lock(ctx context.Context, name string) (unlock func(), err error) {
-	d.mu.Lock()
-	l := d.names[name]
-	if l == nil {
-		l = &nameLock{taken: make(chan struct{}, 1)}
-		d.names[name] = l
+	if unlock, err = d.names.Lock(ctx, name); err != nil {
+		return nil, fmt.Errorf("cannot wait for the guest %q: %w", name, err)
 	}
-	l.users++
-	d.mu.Unlock()
-	leave := func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if l.users--; l.users == 0 {
-			delete(d.names, name)
-		}
-	}
-	if ctx.Err() == nil {
-		select {
-		case l.taken <- struct{}{}:
-			return func() { <-l.taken; leave() }, nil
-		case <-ctx.Done():
-		}
-	}
-	leave()
-	return nil, fmt.Errorf("cannot wait for the guest %q: %w", name, context.Cause(ctx))
-}
-
-// busy says whether a call works on the guest.
-func (d *Driver) busy(name string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.names[name] != nil
+	return unlock, nil
 }
 
 // ours says whether a name can be one of our guests'.

@@ -81,12 +81,15 @@ func (t *tart) run(args []string) error {
 		return fail(1, "Error: the specified VM %q does not exist", a.words[0])
 	}
 	fmt.Fprintln(t.stdout, banner)
+	// Whoever sees the lock may ask for a suspend at once.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
 	lock, err := t.hold(m, softnet)
 	if err != nil {
 		return err
 	}
 	defer lock.Close() // the process ends with it
-	return t.power(m)
+	return t.power(m, signals)
 }
 
 // hold takes the machine's lock, under the lock of the home, and checks what
@@ -178,9 +181,8 @@ func (t *tart) running() ([]machine, error) {
 
 // power gives the machine its life until it ends or a signal does. The lock is
 // held by this process, which therefore never opens config.json again.
-func (t *tart) power(m machine) error {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, os.Interrupt, syscall.SIGUSR1, syscall.SIGUSR2)
+func (t *tart) power(m machine, signals chan os.Signal) error {
+	signal.Notify(signals, os.Interrupt)
 	_ = os.Remove(m.path(stateFile)) // a suspended machine is resumed
 	img, err := m.image()
 	if err != nil {
