@@ -3,8 +3,6 @@ package cli
 import (
 	"bytes"
 	"encoding/xml"
-	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,60 +13,6 @@ import (
 
 	"github.com/mirego/tasuki/internal/config"
 )
-
-// commandForm is a call of ours in a shell block; what comes before it is
-// another program that runs it.
-var commandForm = regexp.MustCompile(`(?:^|\s)(?:\S*/)?tasuki ((?:registry|image) [^|<>&]+)`)
-
-// checkCall parses a call as the command line would, and runs nothing.
-func checkCall(t *testing.T, line string, words []string) {
-	t.Helper()
-	root := newRoot(&app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard})
-	cmd, rest, err := root.Find(words)
-	if err == nil {
-		err = cmd.ParseFlags(rest)
-	}
-	if err == nil && cmd.Args != nil {
-		err = cmd.Args(cmd, cmd.Flags().Args())
-	}
-	if err == nil && cmd.HasSubCommands() {
-		err = errors.New("it is not a whole command")
-	}
-	if err != nil {
-		t.Errorf("%s: %v", line, err)
-	}
-}
-
-// TestTheGuideOfTheRegistryCallsWhatThereIs parses every command of the guide.
-func TestTheGuideOfTheRegistryCallsWhatThereIs(t *testing.T) {
-	text, err := os.ReadFile("../../docs/registry.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, inside := 0, false
-	for line := range strings.Lines(string(text)) {
-		line = strings.TrimSpace(line)
-		switch {
-		case strings.HasPrefix(line, "```"):
-			inside = line == "```sh"
-			continue
-		case !inside:
-			continue
-		}
-		for _, m := range commandForm.FindAllStringSubmatch(line, -1) {
-			n++
-			checkCall(t, line, strings.Fields(strings.ReplaceAll(m[1], "'", "")))
-		}
-	}
-	if n < 20 {
-		t.Errorf("%d commands were found: the check checks too little", n)
-	}
-	for _, m := range regexp.MustCompile("`(--[a-z-]+)").FindAllStringSubmatch(string(text), -1) {
-		if !bytes.Contains([]byte(reference(newRoot(&app{}))), []byte("`"+m[1])) {
-			t.Errorf("no command has the flag %s", m[1])
-		}
-	}
-}
 
 func TestTheExampleOfARegistryIsWell(t *testing.T) {
 	c, err := config.LoadRegistry("../../examples/registry.yaml")
@@ -89,7 +33,9 @@ func TestTheUnitOfTheRegistry(t *testing.T) {
 	if m == nil {
 		t.Fatal("it starts nothing")
 	}
-	checkCall(t, m[0], strings.Fields(m[2]))
+	if err := checkCall(strings.Fields(m[2])); err != nil {
+		t.Errorf("%s: %v", m[0], err)
+	}
 	path, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("systemd-analyze is not installed")
@@ -130,8 +76,8 @@ func TestThePlistOfTheRegistry(t *testing.T) {
 	}
 	if args := plist.Dict.Array.Strings; len(args) < 3 || filepath.Base(args[0]) != "tasuki" {
 		t.Errorf("it runs %q", args)
-	} else {
-		checkCall(t, strings.Join(args, " "), args[1:])
+	} else if err := checkCall(args[1:]); err != nil {
+		t.Errorf("%q: %v", args, err)
 	}
 	if plist.Dict.Strings[0]+".plist" != "org.tasuki.registry.plist" {
 		t.Errorf("its label is %q", plist.Dict.Strings[0])
