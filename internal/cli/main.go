@@ -44,7 +44,7 @@ var commands = []func(*app) *cobra.Command{
 	newConfig,
 	newEmulator,
 	newRegistry,
-	newVersion,
+	newVersion, newMan,
 	newRelay,
 }
 
@@ -77,7 +77,6 @@ func newRoot(a *app) *cobra.Command {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetIn(a.stdin)
-	root.CompletionOptions.HiddenDefaultCmd = true
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.home, "home", config.DefaultHome(), "the agent's `folder`; $TASUKI_HOME says it too")
 	flags.StringVar(&a.logLevel, "log-level", "info", "least `level` that is logged: debug, info, warn or error")
