@@ -32,6 +32,7 @@ import (
 	"github.com/mirego/tasuki/internal/pool"
 	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // Sentinels of the control calls.
@@ -388,18 +389,18 @@ func (a *Agent) decide() []pool.Action {
 func (a *Agent) drains(p *poolState) bool { return a.drained || a.stopping || p.drained }
 
 func (a *Agent) waits(p *poolState, actions []pool.Action) {
-	reason := ""
+	var reason wait.Reason
 	for _, act := range actions {
 		if act.Verb == pool.Wait && act.Pool == p.Spec.Name {
-			reason = act.Reason
+			reason = act.Waits
 		}
 	}
-	if (reason == "") != (p.waiting == "") || (reason != "" && p.waitKind() != kindOf(reason)) {
+	if reason.Code != p.waiting.Code { // the text counts and changes all the time
 		kind := event.PoolWaits
-		if reason == "" {
+		if reason.None() {
 			kind = event.PoolReady
 		}
-		a.emit(event.Event{Kind: kind, Pool: p.Spec.Name, Reason: reason})
+		a.emit(event.Event{Kind: kind, Pool: p.Spec.Name, Reason: reason.Text, Code: reason.Code})
 	}
 	p.waiting = reason
 }

@@ -44,6 +44,12 @@ func (a *Agent) Status() api.Status {
 	for _, p := range a.pools {
 		pool, m := p.status(byPool[p.Spec.Name]), a.memory(p)
 		pool.Previous, pool.Rejected, pool.Pinned = m.Previous, m.Rejected, m.Pinned
+		if l, ok := p.Demand.(Listener); ok {
+			pool.Listens = true
+			if state := a.listeners[l]; state != nil {
+				pool.Deaf = state.trouble
+			}
+		}
 		s.Pools = append(s.Pools, pool)
 	}
 	return s

@@ -43,7 +43,7 @@ func TestAJobWaitsForASlot(t *testing.T) {
 	h := w.run(fake.Faults{}, func(o *agent.Options) { o.Slots = 1 })
 	run := w.submit(2)
 	w.until("the pool says what it waits for", func() bool {
-		return h.Status().Pools[0].Waits == "no free slot: the host has 1, taken by 1 busy in pool fake"
+		return h.Status().Pools[0].Waits.Text == "no free slot: the host has 1, taken by 1 busy in pool fake"
 	})
 	w.concluded(run, "success")
 	w.finish(h)
@@ -141,7 +141,7 @@ func TestAHookThatFails(t *testing.T) {
 	w := newWorld(t, emulator.Options{})
 	h := w.run(fake.Faults{}, func(o *agent.Options) { o.Pools[0].Spec.BeforeJob = "echo no licence server >&2; exit 7" })
 	w.until("the pool says why", func() bool {
-		return strings.Contains(h.Status().Pools[0].Waits, "hook before_job ended with status 7: no licence server")
+		return strings.Contains(h.Status().Pools[0].Waits.Text, "hook before_job ended with status 7: no licence server")
 	})
 	w.finish(h)
 }

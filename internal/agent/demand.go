@@ -8,6 +8,7 @@ import (
 
 	"github.com/mirego/tasuki/internal/pool"
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // Demand says what is asked of a pool now. It answers from memory.
@@ -43,8 +44,8 @@ type Ear struct {
 	// ("success", "failure", "cancelled"). Either may come late, twice or
 	// never, and for runners that are not ours.
 	Started, Completed func(runnerName string, job runner.Job)
-	// Problem says what is wrong now, for a person; an empty text ends it.
-	Problem func(text string)
+	// Problem says what keeps it from hearing of jobs now; None ends it.
+	Problem func(wait.Reason)
 }
 
 // listening is a Listener that runs. Guarded by Agent.mu.
@@ -52,6 +53,7 @@ type listening struct {
 	cancel  context.CancelFunc
 	pools   []string // that it is for now; none: it ends
 	drained bool
+	trouble wait.Reason // what it said last
 }
 
 // mail is what listeners said and no pass has heard yet. Its lock is the last
@@ -111,10 +113,10 @@ func (a *Agent) listen(l Listener, drained bool) {
 		ear := a.ear(state)
 		l.Listen(ctx, ear)
 		if ctx.Err() == nil { // against its contract; it is not run again in a loop
-			ear.Problem("the listener for jobs has ended: restart the agent")
+			ear.Problem(wait.Reason{Code: wait.Other, Text: "the listener for jobs has ended: restart the agent"})
 			return
 		}
-		ear.Problem("")
+		ear.Problem(wait.Reason{})
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		delete(a.listeners, l)
@@ -141,16 +143,17 @@ func (a *Agent) ear(of *listening) Ear {
 	var last string // source of its problem; only a pass touches it
 	return Ear{
 		Changed: a.poke, Started: told, Completed: told,
-		Problem: func(text string) {
+		Problem: func(trouble wait.Reason) {
 			say(func() {
 				a.mu.Lock()
+				of.trouble = trouble
 				source := demandProblem(of.pools)
 				a.mu.Unlock()
 				if last != "" && last != source {
 					a.problem(last, "")
 				}
 				last = source
-				a.problem(source, text)
+				a.problem(source, trouble.Text)
 			})
 		},
 	}

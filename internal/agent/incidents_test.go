@@ -18,6 +18,7 @@ import (
 	"github.com/mirego/tasuki/internal/emulator"
 	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm/fake"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 func deadlines(of *agent.Options, d map[runner.State]time.Duration) {
@@ -123,7 +124,7 @@ func TestTightRetry(t *testing.T) {
 	<-starts
 	w.until("the pool says what it waits for", func() bool {
 		waits := h.Status().Pools[0].Waits
-		return strings.Contains(waits, "failed in a row") && strings.Contains(waits, "no memory left")
+		return waits.Code == wait.Failing && strings.Contains(waits.Text, "failed in a row") && strings.Contains(waits.Text, "no memory left")
 	})
 	if len(starts) > 3 {
 		t.Errorf("%d more tries at once", len(starts))
@@ -198,7 +199,8 @@ func TestRateLimitBurn(t *testing.T) {
 	run := w.submit(1)
 	h := w.run(fake.Faults{}, nil)
 	w.until("the pool waits as long as GitHub says", func() bool {
-		return strings.Contains(h.Status().Pools[0].Waits, "GitHub is left alone until")
+		waits := h.Status().Pools[0].Waits
+		return waits.Code == wait.Limited && strings.Contains(waits.Text, "GitHub is left alone until")
 	})
 	w.concluded(run, "success")
 	w.finish(h)
@@ -385,7 +387,7 @@ func TestTightRetryAfterRegistering(t *testing.T) {
 	}
 	h := w.run(fake.Faults{}, nil)
 	w.until("the pool waits and says why", func() bool {
-		waits := h.Status().Pools[0].Waits
+		waits := h.Status().Pools[0].Waits.Text
 		return strings.HasPrefix(waits, "2 failed in a row") && strings.Contains(waits, "no licence left")
 	})
 	w.finish(h)

@@ -14,6 +14,7 @@ import (
 	"github.com/mirego/tasuki/internal/pool"
 	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm/fake"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // listener is a demand that tests set, and that says what they want.
@@ -232,10 +233,13 @@ func TestWhatAListenerCannotDoIsSeen(t *testing.T) {
 	l := &listener{}
 	h := w.run(fake.Faults{}, listens(l))
 	w.said(l, "resume listen")
-	l.ear.Problem("another host holds the set")
+	l.ear.Problem(wait.Reason{Code: wait.SetHeld, Text: "another host holds the set"})
 	problems := func() string { return strings.Join(h.Status().Problems, "\n") }
-	w.until("it is a problem", func() bool { return problems() == "jobs of pool fake: another host holds the set" })
-	l.ear.Problem("")
-	w.until("it is over", func() bool { return problems() == "" })
+	w.until("it is a problem", func() bool {
+		p := h.Status().Pools[0]
+		return problems() == "jobs of pool fake: another host holds the set" && p.Listens && p.Deaf.Code == wait.SetHeld
+	})
+	l.ear.Problem(wait.Reason{})
+	w.until("it is over", func() bool { return problems() == "" && h.Status().Pools[0].Deaf.None() })
 	w.finish(h)
 }

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -11,6 +13,7 @@ import (
 	"github.com/mirego/tasuki/internal/pool"
 	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // gone is GitHub that notes whom it was told to remove.
@@ -110,7 +113,7 @@ func TestVersionDeprecatedPace(t *testing.T) {
 		tries := 0
 		for end := time.Now().Add(6 * time.Hour); time.Now().Before(end); time.Sleep(10 * time.Second) {
 			a.reconsider(p)
-			if p.blocked(time.Now()) != "" {
+			if !p.blocked(time.Now()).None() {
 				continue
 			}
 			tries++
@@ -132,14 +135,28 @@ func TestVersionDeprecatedPace(t *testing.T) {
 			p.failed(err.Error(), err, time.Now(), time.Now())
 			a.refuse(p, orphan, err, time.Now())
 			a.reconsider(p)
-			if p.blocked(time.Now()) == "" {
+			if p.blocked(time.Now()).None() {
 				t.Errorf("before %s: not blocked", what)
 			}
 			change()
 			a.reconsider(p)
-			if why := p.blocked(time.Now()); why != "" {
-				t.Errorf("with %s: %s", what, why)
+			if why := p.blocked(time.Now()); !why.None() {
+				t.Errorf("with %s: %s", what, why.Text)
 			}
 		}
 	})
+}
+
+// What a pool waits for is told by the error, not read out of its words.
+func TestKindOf(t *testing.T) {
+	for want, err := range map[wait.Code]error{
+		wait.Denied:     fmt.Errorf("cannot register: %w", runner.ErrDenied),
+		wait.NoSlot:     fmt.Errorf("cannot start: %w", vm.ErrLimit),
+		wait.Deprecated: fmt.Errorf("listening: %w", deprecated{version: "2.300.0"}),
+		wait.Failing:    errors.New("GitHub refuses us, failed in a row"),
+	} {
+		if got := kindOf(err); got != want {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
+	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/mirego/tasuki/internal/pool"
 	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // failurePace is how a pool waits after runners that failed in a row.
@@ -40,10 +41,10 @@ type poolState struct {
 	failures   int       // runners that failed in a row
 	failedAt   time.Time // when the last of them did
 	notBefore  time.Time // no new runner before
-	lastError  string
-	refused    *refusal // GitHub gives no jobs to its runners' version
-	deprecated int      // how many runners that happened to since the agent started
-	waiting    string   // why the pool has fewer runners than it wants
+	lastError  wait.Reason
+	refused    *refusal    // GitHub gives no jobs to its runners' version
+	deprecated int         // how many runners that happened to since the agent started
+	waiting    wait.Reason // why the pool has fewer runners than it wants
 
 	hungry    time.Time // since when it wants a runner and has none; zero: it has
 	contented time.Time // since when it wants none, while it is hungry
@@ -55,20 +56,22 @@ type poolState struct {
 func (p *poolState) ready() bool { return p.hasImage }
 
 // blocked says why no runner can be started for the pool now.
-func (p *poolState) blocked(now time.Time) string {
+func (p *poolState) blocked(now time.Time) wait.Reason {
+	const clock = "15:04:05 UTC"
 	switch {
 	case !p.hasImage && p.imageErr != "":
-		return "image not on this host: " + p.imageErr
+		return wait.Reason{Code: wait.NoImage, Text: "image not on this host: " + p.imageErr}
 	case !p.hasImage:
-		return "image is being brought to this host: " + p.Spec.Image
+		return wait.Reason{Code: wait.Pulling, Text: "image is being brought to this host: " + p.Spec.Image}
 	case p.refused != nil && now.Before(p.notBefore):
-		return fmt.Sprintf("%v; asked again at %s", p.refused, p.notBefore.UTC().Format("15:04:05 UTC"))
+		return wait.Reason{Code: wait.Deprecated, Text: fmt.Sprintf("%v; asked again at %s", p.refused, p.notBefore.UTC().Format(clock))}
 	case now.Before(p.notBefore) && p.failures == 0:
-		return fmt.Sprintf("next try at %s: %s", p.notBefore.UTC().Format("15:04:05 UTC"), p.lastError)
+		return wait.Reason{Code: p.lastError.Code, Text: fmt.Sprintf("next try at %s: %s", p.notBefore.UTC().Format(clock), p.lastError)}
 	case now.Before(p.notBefore):
-		return fmt.Sprintf("%d failed in a row, next try at %s: %s", p.failures, p.notBefore.UTC().Format("15:04:05 UTC"), p.lastError)
+		return wait.Reason{Code: p.lastError.Code, Text: fmt.Sprintf("%d failed in a row, next try at %s: %s",
+			p.failures, p.notBefore.UTC().Format(clock), p.lastError)}
 	}
-	return ""
+	return wait.Reason{}
 }
 
 // hungerLasts is how long a pool may want nothing and count as hungry all the
@@ -91,19 +94,28 @@ func (p *poolState) hunger(now time.Time, has, wants bool) time.Time {
 	return p.hungry
 }
 
-// kindOf is the part of a reason that stays while its numbers change.
-func kindOf(reason string) string {
-	kind, _, _ := strings.Cut(reason, ":")
-	return strings.TrimLeft(kind, "0123456789")
+// kindOf is the code of what went wrong before a runner had a job.
+func kindOf(err error) wait.Code {
+	var paced interface{ RetryAfter() time.Duration }
+	var old deprecated
+	switch {
+	case errors.Is(err, runner.ErrDenied):
+		return wait.Denied
+	case errors.As(err, &old):
+		return wait.Deprecated
+	case errors.As(err, &paced):
+		return wait.Limited
+	case errors.Is(err, vm.ErrLimit):
+		return wait.NoSlot
+	}
+	return wait.Failing
 }
-
-func (p *poolState) waitKind() string { return kindOf(p.waiting) }
 
 // failed lets the pool wait before its next runner, longer each time. Runners
 // that were made before the last failure failed together with it and count once;
 // that GitHub wants to be left alone is no failure of the pool's.
 func (p *poolState) failed(reason string, err error, made, now time.Time) {
-	p.lastError = reason
+	p.lastError = wait.Reason{Code: kindOf(err), Text: reason}
 	var paced interface{ RetryAfter() time.Duration }
 	if errors.As(err, &paced) && !errors.Is(err, runner.ErrDenied) {
 		p.pause(now.Add(paced.RetryAfter()))
@@ -125,7 +137,7 @@ func (a *Agent) pausePool(name, reason string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if p := a.poolNamed(name); p != nil {
-		p.lastError = reason
+		p.lastError = wait.Reason{Code: wait.Failing, Text: reason}
 		p.pause(time.Now().Add(failurePace.First))
 	}
 }
@@ -138,7 +150,7 @@ func (p *poolState) pause(until time.Time) {
 }
 
 func (p *poolState) succeeded() {
-	p.failures, p.failedAt, p.notBefore, p.lastError, p.refused = 0, time.Time{}, time.Time{}, "", nil
+	p.failures, p.failedAt, p.notBefore, p.lastError, p.refused = 0, time.Time{}, time.Time{}, wait.Reason{}, nil
 }
 
 type standby int

@@ -18,6 +18,7 @@ import (
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm/fake"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // officialImage is the image of guests whose runner lies as GitHub's own does.
@@ -114,8 +115,11 @@ func TestVersionDeprecated(t *testing.T) {
 				o.Pools[0].Images, o.Releases, o.Events, o.ImageRefresh = img, releases, heard, 300*time.Millisecond
 			})
 			w.until("the pool says why", func() bool {
-				return contains(h.Status().Pools[0].Waits, "GitHub gives no jobs to runner 2.300.0 of image sha256:000000000000", "asked again at")
+				return contains(h.Status().Pools[0].Waits.Text, "GitHub gives no jobs to runner 2.300.0 of image sha256:000000000000", "asked again at")
 			})
+			if code := h.Status().Pools[0].Waits.Code; code != wait.Deprecated {
+				t.Errorf("it waits for %q", code)
+			}
 			if s := h.Status().Pools[0]; s.Deprecated != 1 || heard.count(event.RunnerDeprecated) != 1 {
 				t.Errorf("%d runners of a deprecated version and %d events, want one", s.Deprecated, heard.count(event.RunnerDeprecated))
 			}

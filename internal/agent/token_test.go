@@ -136,7 +136,7 @@ func TestAProgramThatCannotRegister(t *testing.T) {
 	}
 	h := w.run(fake.Faults{}, func(o *agent.Options) { o.Pools[0].Spec.Registration = runner.ByToken })
 	w.until("the pool says why", func() bool {
-		waits := h.Status().Pools[0].Waits
+		waits := h.Status().Pools[0].Waits.Text
 		return contains(waits, "could not register itself", "Http response code: NotFound")
 	})
 	w.finish(h)

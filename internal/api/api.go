@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // Status is the answer of GET /v1/status.
@@ -57,8 +58,9 @@ type Pool struct {
 	Previous string `json:"previous,omitempty"`
 	Rejected string `json:"rejected,omitempty"`
 	Pinned   string `json:"pinned,omitempty"`
-	Standby  int    `json:"standby"`          // how many shall wait or be on their way
-	Demand   string `json:"demand,omitempty"` // where that number comes from: "standby: 2"
+	Standby  int    `json:"standby"`           // how many shall wait or be on their way
+	Demand   string `json:"demand,omitempty"`  // where that number comes from: "standby: 2"
+	Listens  bool   `json:"listens,omitempty"` // it follows a scale set: it wants none until GitHub asks for some
 	Idle     int    `json:"idle"`
 	Starting int    `json:"starting"`
 	// Jobs are those that GitHub gave to the pool and no runner has taken yet;
@@ -70,8 +72,10 @@ type Pool struct {
 	// Deprecated counts the runners that GitHub gave no jobs because of the
 	// version of their program, since the agent started.
 	Deprecated int `json:"deprecated,omitempty"`
-	// Waits says why the pool has fewer runners than it wants; empty: it has all.
-	Waits string `json:"waits,omitempty"`
+	// Waits says why the pool has fewer runners than it wants; zero: it has all.
+	Waits wait.Reason `json:"waits,omitzero"`
+	// Deaf says why the pool hears of no jobs; zero: it hears, or follows none.
+	Deaf wait.Reason `json:"deaf,omitzero"`
 }
 
 // Runner is one runner of a host.

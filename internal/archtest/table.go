@@ -39,7 +39,7 @@ var mayImport = map[layer][]layer{
 var layers = map[string]layer{
 	"base": base,
 
-	"api": words, "event": words, "guest": words, "image": words, "pool": words, "runner": words, "vm": words, "why": words,
+	"api": words, "event": words, "guest": words, "image": words, "pool": words, "runner": words, "vm": words, "wait": words, "why": words,
 
 	"vm/qemu": adapter, "vm/tart": adapter, "vm/fake": adapter,
 	"guest/ssh": adapter, "guest/local": adapter, "guest/tartexec": adapter,
@@ -71,7 +71,7 @@ var thirdParty = map[string][]string{
 	"github.com/goccy/go-yaml":                {"config"},
 	"github.com/golang-jwt/jwt/v5":            {"emulator", "github"},
 	"github.com/google/go-cmp":                {"vm/vmtest", "guest/guesttest"},
-	"github.com/google/go-containerregistry":  {"image/transfer"},
+	"github.com/google/go-containerregistry":  {"image/transfer", "registry"},
 	"github.com/google/go-github/v82":         {"github"},
 	"github.com/pierrec/lz4/v4":               {"image/tartfmt", "image/debian"},
 	"github.com/prometheus/client_golang":     {"metrics", "registry"},

@@ -14,6 +14,7 @@ import (
 	"github.com/mirego/tasuki/internal/api"
 	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 var update = flag.Bool("update", false, "write the generated documents and golden files")
@@ -46,8 +47,8 @@ func aStatus() api.Status {
 		Host: "rack-1", Installation: "x7k2p9", PID: 1, Started: ago(50 * time.Hour), Now: now, Slots: 4, Taken: 4,
 		Problems: []string{"image of pool large: cannot resolve image r.example.com/debian:stable:\nconnection refused"},
 		Pools: []api.Pool{
-			{Name: "small", Standby: 2, Idle: 1, Starting: 1, Busy: 1, Waits: "no free slot: the host has 4, taken by 1 busy in pool small, 1 held in pool large, 2 starting in pool small"},
-			{Name: "large", Standby: 1, Waits: "image not on this host: connection refused"},
+			{Name: "small", Standby: 2, Idle: 1, Starting: 1, Busy: 1, Waits: wait.Reason{Code: wait.NoSlot, Text: "no free slot: the host has 4, taken by 1 busy in pool small, 1 held in pool large, 2 starting in pool small"}},
+			{Name: "large", Standby: 1, Waits: wait.Reason{Code: wait.NoImage, Text: "image not on this host: connection refused"}},
 			{Name: "old", Draining: true},
 		},
 		Releases: []api.RunnerRelease{

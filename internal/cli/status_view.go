@@ -87,7 +87,7 @@ type cell struct{ text, colour, label string }
 func poolTable(s api.Status, style statusStyle) string {
 	rows := [][]cell{header("POOL", "IDLE", "STARTING", "BUSY", "STANDBY", "WAITS FOR")}
 	for _, p := range s.Pools {
-		waits := cell{oneLine(p.Waits), yellow, "waits for: "}
+		waits := cell{oneLine(p.Waits.Text), yellow, "waits for: "}
 		if p.Draining {
 			waits = cell{text: "draining (tasuki resume " + p.Name + ")", colour: yellow}
 		}

@@ -205,7 +205,7 @@ func (w *world) waits(pool, reason string) {
 	w.until(fmt.Sprintf("pool %s waits for a %s", pool, reason), func() bool {
 		for _, p := range w.status().Pools {
 			if p.Name == pool {
-				said = p.Waits
+				said = p.Waits.Text
 			}
 		}
 		return strings.Contains(said, reason)

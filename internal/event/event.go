@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // Kind says what an event is about.
@@ -49,6 +50,7 @@ type Event struct {
 	// Took is how long the runner was in From, in seconds.
 	Took   float64    `json:"took,omitempty"`
 	Reason string     `json:"reason,omitempty"`
+	Code   wait.Code  `json:"code,omitempty"`   // of a pool.waits: the kind of its Reason
 	Failed bool       `json:"failed,omitempty"` // something did not go as it should
 	Job    runner.Job `json:"job,omitzero"`
 	Image  string     `json:"image,omitempty"`

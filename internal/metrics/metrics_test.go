@@ -19,6 +19,7 @@ import (
 	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/metrics"
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 var update = flag.Bool("update", false, "write docs/reference/metrics.md")
@@ -99,7 +100,7 @@ func everything() *metrics.Metrics {
 		return api.Status{
 			Host: "h", Now: at.Add(time.Hour), Slots: 3, Taken: 1, Problems: []string{"journal: no room"},
 			Pools: []api.Pool{
-				{Name: "linux", Image: "r/linux:stable", Digest: "sha256:abc", Standby: 2, Jobs: 2, OldestJob: at, Waits: "image is being brought to this host: r/linux:stable"},
+				{Name: "linux", Image: "r/linux:stable", Digest: "sha256:abc", Standby: 2, Jobs: 2, OldestJob: at, Waits: wait.Reason{Code: wait.Pulling, Text: "image is being brought to this host: r/linux:stable"}},
 			},
 			Runners: []api.Runner{{Name: "z", Pool: "linux", State: runner.Busy, Since: at}},
 		}
@@ -244,24 +245,18 @@ func TestIncidentHistogramLies(t *testing.T) {
 
 // Whatever waits says why, in words of a list.
 func TestIncidentSilentPending(t *testing.T) {
-	for waits, want := range map[string]string{
-		"no free slot: the host has 2, taken by 2 busy in pool linux": "no-slot",
-		"image not on this host: connection refused":                  "no-image",
-		"image is being brought to this host: r/x:1":                  "pulling",
-		"something that nobody has a word for":                        "waiting",
-		"3 failed in a row, next try at 12:00:00 UTC: registering: GitHub gives no jobs to this version of the runner program": "deprecated",
-	} {
+	for _, code := range []wait.Code{wait.NoSlot, wait.NoImage, wait.Pulling, wait.Other, wait.Deprecated} {
 		m := metrics.New(metrics.Options{})
 		m.Watch(func() api.Status {
-			return api.Status{Slots: 2, Now: at, Pools: []api.Pool{{Name: "linux", Standby: 1, Waits: waits}}}
+			return api.Status{Slots: 2, Now: at, Pools: []api.Pool{{Name: "linux", Standby: 1, Waits: wait.Reason{Code: code, Text: "words"}}}}
 		})
 		deprecated := 0.0
-		if want == "deprecated" {
+		if code == wait.Deprecated {
 			deprecated = 1
 		}
 		expect(t, scrape(t, m), map[string]float64{
-			fmt.Sprintf(`tasuki_pool_waiting{pool="linux",reason=%q}`, want): 1,
-			fmt.Sprintf(`tasuki_slots{reason=%q,state="free"}`, want):        2,
+			fmt.Sprintf(`tasuki_pool_waiting{pool="linux",reason=%q}`, code): 1,
+			fmt.Sprintf(`tasuki_slots{reason=%q,state="free"}`, code):        2,
 			`tasuki_runner_version_deprecated{pool="linux"}`:                 deprecated,
 		})
 	}

@@ -81,7 +81,7 @@ func (c scrape) host(s sheet, st api.Status) {
 func (c scrape) waits(st api.Status) map[string]string {
 	out := map[string]string{}
 	for _, p := range st.Pools {
-		if p.Waits != "" {
+		if !p.Waits.None() {
 			out[p.Name] = string(why.OfPool(p.Name, why.Host{Status: &st}, st.Now).Reason)
 		}
 	}

@@ -61,7 +61,7 @@ func (p *party) rests(now time.Time) bool {
 
 // eligible says whether the pool's next claim could have a slot if one is free.
 func (p *party) eligible(now time.Time) bool {
-	return len(p.missing) > 0 && p.Blocked == "" && p.room() && (p.missing[0].kind == load || !p.rests(now))
+	return len(p.missing) > 0 && p.Blocked.None() && p.room() && (p.missing[0].kind == load || !p.rests(now))
 }
 
 // first returns the pool whose next claim goes before all others.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // Want is what one pool asks of the host now.
@@ -12,9 +13,9 @@ type Want struct {
 	Driver string // what runs its guests; only compared with Limits.Drivers
 	Demand Demand
 	Most   int // runners at once; 0: no bound of the pool's own
-	// Blocked, if not empty, says why no runner can be started for the pool
+	// Blocked, if not None, says why no runner can be started for the pool
 	// now: its image is being pulled, GitHub refuses us, it backs off.
-	Blocked string
+	Blocked wait.Reason
 	// Drain: start nothing, and let those that wait for a job go.
 	Drain bool
 	// Hungry is since when the pool wants a runner and has none at all; zero:
@@ -59,15 +60,16 @@ type Verb string
 const (
 	Start Verb = "start" // begin one runner for Pool
 	Stop  Verb = "stop"  // end Runner, if GitHub agrees that it is not at work
-	Wait  Verb = "wait"  // Pool wants a runner and cannot have it, because of Reason
+	Wait  Verb = "wait"  // Pool wants a runner and cannot have it, because of Waits
 )
 
 // Action is one thing to do.
 type Action struct {
 	Verb   Verb
 	Pool   string
-	Runner string // for Stop
-	Reason string
+	Runner string      // for Stop
+	Reason string      // of a Stop
+	Waits  wait.Reason // of a Wait: for what
 	// Aged, of a Start: the pool had waited so long that its turn came before
 	// jobs of others. Such a runner does not give way before it had its turn.
 	Aged bool

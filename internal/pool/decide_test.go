@@ -11,6 +11,7 @@ import (
 
 	"github.com/mirego/tasuki/internal/pool"
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 var at = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -42,7 +43,7 @@ func TestDecide(t *testing.T) {
 			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 1}}},
 			seen:   []pool.Seen{seen("a", "ios", runner.Busy), seen("b", "linux", runner.Stopping)},
 			limits: pool.Limits{Slots: 2},
-			want:   []pool.Action{{Verb: pool.Wait, Pool: "ios", Reason: "no free slot: the host has 2, taken by 1 busy in pool ios, 1 stopping in pool linux"}},
+			want:   []pool.Action{{Verb: pool.Wait, Pool: "ios", Waits: wait.Reason{Code: wait.NoSlot, Text: "no free slot: the host has 2, taken by 1 busy in pool ios, 1 stopping in pool linux"}}},
 		},
 		"a guest whose disk is being deleted has freed its slot": {
 			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 1}}},
@@ -51,20 +52,20 @@ func TestDecide(t *testing.T) {
 			want:   []pool.Action{start("ios")},
 		},
 		"a blocked pool waits and leaves its slot to others": {
-			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 1}, Blocked: "image is being pulled"}, {Pool: "linux", Demand: pool.Demand{Warm: 1}}},
+			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 1}, Blocked: wait.Reason{Code: wait.Other, Text: "image is being pulled"}}, {Pool: "linux", Demand: pool.Demand{Warm: 1}}},
 			limits: pool.Limits{Slots: 1},
-			want:   []pool.Action{start("linux"), {Verb: pool.Wait, Pool: "ios", Reason: "image is being pulled"}},
+			want:   []pool.Action{start("linux"), {Verb: pool.Wait, Pool: "ios", Waits: wait.Reason{Code: wait.Other, Text: "image is being pulled"}}},
 		},
 		"the pool's own bound": {
 			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}, Most: 2}},
 			seen:   []pool.Seen{seen("a", "ios", runner.Busy)},
 			limits: pool.Limits{Slots: 9},
-			want:   []pool.Action{start("ios"), {Verb: pool.Wait, Pool: "ios", Reason: "the pool has as many runners as it may (max: 2)"}},
+			want:   []pool.Action{start("ios"), {Verb: pool.Wait, Pool: "ios", Waits: wait.Reason{Code: wait.Most, Text: "the pool has as many runners as it may (max: 2)"}}},
 		},
 		"guests of others take slots": {
 			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}}},
 			limits: pool.Limits{Slots: 2, Taken: 1},
-			want:   []pool.Action{start("ios"), {Verb: pool.Wait, Pool: "ios", Reason: "no free slot: the host has 2, taken by 1 that no pool keeps"}},
+			want:   []pool.Action{start("ios"), {Verb: pool.Wait, Pool: "ios", Waits: wait.Reason{Code: wait.NoSlot, Text: "no free slot: the host has 2, taken by 1 that no pool keeps"}}},
 		},
 		"draining lets the waiting go and starts nothing": {
 			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}, Drain: true}},
@@ -104,10 +105,10 @@ func TestDecide(t *testing.T) {
 			limits: pool.Limits{Slots: 2},
 		},
 		"bad-image-roll: the last good one stays while new ones fail": {
-			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}, Blocked: "2 failed in a row"}},
+			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}, Blocked: wait.Reason{Code: wait.Other, Text: "2 failed in a row"}}},
 			seen:   []pool.Seen{{Name: "b", Pool: "ios", State: runner.Idle, Since: at, Outdated: "newer image"}},
 			limits: pool.Limits{Slots: 2},
-			want:   []pool.Action{{Verb: pool.Wait, Pool: "ios", Reason: "2 failed in a row"}},
+			want:   []pool.Action{{Verb: pool.Wait, Pool: "ios", Waits: wait.Reason{Code: wait.Other, Text: "2 failed in a row"}}},
 		},
 		"bad-image-roll: and while another one is tried": {
 			wants:  []pool.Want{{Pool: "ios", Demand: pool.Demand{Warm: 2}}},
@@ -146,7 +147,7 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 				w.Hungry = at.Add(time.Duration(rnd.IntN(60)) * time.Minute)
 			}
 			if rnd.IntN(5) == 0 {
-				w.Blocked = "blocked"
+				w.Blocked = wait.Reason{Code: wait.Other, Text: "blocked"}
 			}
 			wants = append(wants, w)
 		}
@@ -195,7 +196,7 @@ func check(t *testing.T, seed uint64, wants []pool.Want, have []pool.Seen, limit
 					t.Errorf("seed %d: %d guests of tart, %d can run", seed, macs, most)
 				}
 			}
-			if wants[i].Drain || wants[i].Blocked != "" {
+			if wants[i].Drain || !wants[i].Blocked.None() {
 				t.Errorf("seed %d: started a runner for %+v", seed, wants[i])
 			}
 		case pool.Stop:
@@ -207,7 +208,7 @@ func check(t *testing.T, seed uint64, wants []pool.Want, have []pool.Seen, limit
 				t.Errorf("seed %d: pool %+v gave a runner away that its jobs need", seed, wants[i])
 			}
 		case pool.Wait:
-			if act.Reason == "" {
+			if act.Waits.Code == "" || act.Waits.Text == "" {
 				t.Errorf("seed %d: pool %s waits for no reason", seed, act.Pool)
 			}
 		}

@@ -37,7 +37,7 @@ func (h *host) endWaiting(p *party) {
 // that rolls to a new image, a bad one perhaps, keeps its capacity.
 func (p *party) rolls() bool {
 	renewing := slices.ContainsFunc(p.ready, func(s Seen) bool { return s.State.OnItsWay() && s.Outdated == "" })
-	return p.Blocked == "" && !renewing && p.ending == 0 && len(p.ready) >= p.Demand.Runners()
+	return p.Blocked.None() && !renewing && p.ending == 0 && len(p.ready) >= p.Demand.Runners()
 }
 
 func (h *host) end(s Seen, reason string) {

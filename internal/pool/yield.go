@@ -95,7 +95,7 @@ func gladder(p, q *party) bool {
 	if over := p.over() > 0; over != (q.over() > 0) {
 		return over
 	}
-	if stuck := p.Blocked != ""; stuck != (q.Blocked != "") {
+	if stuck := !p.Blocked.None(); stuck == q.Blocked.None() {
 		return !stuck // a pool that cannot start another keeps what it has
 	}
 	return len(p.ready) > len(q.ready)

@@ -1,12 +1,14 @@
 package why
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/mirego/tasuki/internal/api"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // OfPool says why a pool has fewer runners than it wants, or that it has all.
@@ -34,15 +36,15 @@ func ofPool(p api.Pool, h Host, now time.Time) Answer {
 		a.Reason, a.Text, a.Mend = Draining, "the host is drained: it starts no runners", "tasuki resume"
 	case p.Draining:
 		a.Reason, a.Text, a.Mend = Draining, "the pool is drained: it starts no runners", "tasuki resume "+p.Name
-	case p.Waits != "":
+	case !p.Waits.None():
 		a = ofWait(p, h, now)
 	case s.Slots == 0:
 		a.Reason, a.Text, a.Mend = NoCapacity, "the host has no slots", "raise host.slots, then tasuki reload"
 	default:
 		a = ofSupply(p, s, now)
 	}
-	if text := setProblem(p, s); text != "" {
-		a.Reason, a.Text, a.Mend, a.Waits = classify(text, a.Mend)
+	if !p.Deaf.None() {
+		a.Reason, a.Text, a.Mend, a.Waits = Reason(p.Deaf.Code), p.Deaf.Text, cmp.Or(mends[p.Deaf.Code], a.Mend), true
 	}
 	a.Details = append([]string{supply(p)}, a.Details...)
 	for _, problem := range s.Problems {
@@ -59,27 +61,6 @@ func mentions(problem, pool string) bool {
 	source, _, _ := strings.Cut(problem, ": ")
 	_, names, ok := strings.Cut(source, "pool ")
 	return ok && slices.Contains(strings.Split(names, ", "), pool)
-}
-
-// setProblem is what keeps a pool from hearing of jobs; "" if nothing does.
-func setProblem(p api.Pool, s *api.Status) string {
-	for _, problem := range s.Problems {
-		if text, ok := strings.CutPrefix(problem, "jobs of pool "); ok && mentions(problem, p.Name) {
-			_, text, _ = strings.Cut(text, ": ")
-			return text
-		}
-	}
-	return ""
-}
-
-// classify finds the reason in the agent's words.
-func classify(text, mend string) (Reason, string, string, bool) {
-	for _, row := range waits {
-		if strings.HasPrefix(text, row.begins) && strings.Contains(text, row.holds) {
-			return row.reason, text, row.mend, true
-		}
-	}
-	return Waiting, text, mend, true
 }
 
 // supply is what the pool has and wants.
@@ -102,41 +83,29 @@ func ofSupply(p api.Pool, s *api.Status, now time.Time) Answer {
 		}
 		return a
 	}
-	if p.Idle == 0 && p.Standby == 0 && !listens(p) {
+	if p.Idle == 0 && p.Standby == 0 && !p.Listens {
 		return Answer{Reason: NoCapacity, Waits: true, Text: "it wants no runner (standby: 0)", Mend: "raise its standby, then tasuki reload"}
 	}
 	return Answer{Reason: Ready, Text: "it has all the runners it wants"}
 }
 
-// listens says whether a pool follows a scale set, and so wants none until
-// GitHub asks for some.
-func listens(p api.Pool) bool { return p.Demand != "" && !strings.HasPrefix(p.Demand, "standby") }
-
-// waits are the agent's words for what a pool waits for, by what they begin
-// with or hold. The first row that fits counts.
-var waits = []struct {
-	reason Reason
-	begins string
-	holds  string
-	mend   string
-}{
-	{Pulling, "image is being brought to this host", "", "wait; tasuki events --follow shows how far it is"},
-	{NoImage, "image not on this host", "", "mend what it says: the reference, the registry's login, the registry"},
-	{NoSlot, "no free slot", "", "wait, raise host.slots, or lower the standby of another pool"},
-	{Most, "the pool has as many runners as it may", "", "wait, or raise its max"},
-	{Yielded, "gave its slot", "", "wait, or raise host.slots"},
-	{Deprecated, "", "deprecated", "let the host bring the newest runner program, or build the image with it"},
-	{Deprecated, "", "gives no jobs to ", "let the host bring the newest runner program, or build the image with it"},
-	{SetHeld, "", "is held by", "stop the other host's pool, give this one a scaleset name of its own, or use standby: many hosts share a pool so"},
-	{Limited, "", "GitHub is left alone until", "wait; fewer hosts for each credential, or a GitHub App"},
-	{Denied, "", "GitHub refuses us", "tasuki github check"},
-	{Failing, "", "failed in a row", "tasuki events shows where they fail; tasuki logs RUNNER what the program said"},
+// mends are what a person can do, by what a pool waits for.
+var mends = map[wait.Code]string{
+	wait.Pulling:    "wait; tasuki events --follow shows how far it is",
+	wait.NoImage:    "mend what it says: the reference, the registry's login, the registry",
+	wait.NoSlot:     "wait, raise host.slots, or lower the standby of another pool",
+	wait.Most:       "wait, or raise its max",
+	wait.Yielded:    "wait, or raise host.slots",
+	wait.Deprecated: "let the host bring the newest runner program, or build the image with it",
+	wait.SetHeld:    "stop the other host's pool, give this one a scaleset name of its own, or use standby: many hosts share a pool so",
+	wait.Limited:    "wait; fewer hosts for each credential, or a GitHub App",
+	wait.Denied:     "tasuki github check",
+	wait.Failing:    "tasuki events shows where they fail; tasuki logs RUNNER what the program said",
 }
 
 // ofWait answers for a pool that the agent says to wait.
 func ofWait(p api.Pool, h Host, now time.Time) Answer {
-	a := Answer{}
-	a.Reason, a.Text, a.Mend, a.Waits = classify(p.Waits, "")
+	a := Answer{Reason: Reason(p.Waits.Code), Text: p.Waits.Text, Mend: mends[p.Waits.Code], Waits: true}
 	switch a.Reason {
 	case Pulling:
 		if pull, ok := h.Pulls[p.Name]; ok && pull.Total > 0 {

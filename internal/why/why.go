@@ -17,6 +17,7 @@ import (
 
 	"github.com/mirego/tasuki/internal/api"
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // Reason is why something waits, for programs. Codes are added, never changed.
@@ -37,22 +38,22 @@ const (
 
 // Reasons of pools, and of jobs that wait for one.
 const (
-	Ready      Reason = "ready"       // the pool has all the runners it wants
-	Starting   Reason = "starting"    // a runner is on its way
-	NoSlot     Reason = "no-slot"     // all slots of the host are taken
-	Most       Reason = "most"        // the pool has as many runners as it may
-	Yielded    Reason = "yielded"     // it gave its slot to a job of another pool
-	NoImage    Reason = "no-image"    // its image is not on the host
-	Pulling    Reason = "pulling"     // and is on its way
-	Draining   Reason = "draining"    // the pool or the host takes no new runners
-	NoCapacity Reason = "no-capacity" // the pool wants no runner, or the host has no slot
-	SetHeld    Reason = "set-held"    // another host listens to its scale set
-	Limited    Reason = "limited"     // GitHub wants to be left alone
-	Denied     Reason = "denied"      // GitHub refuses our credential
-	Deprecated Reason = "deprecated"  // GitHub gives no jobs to this version of the runner
-	Failing    Reason = "failing"     // its runners fail before they have a job
-	NoAgent    Reason = "no-agent"    // nobody keeps runners on this host
-	Waiting    Reason = "waiting"     // for something that has no code here
+	Ready      Reason = "ready"                 // the pool has all the runners it wants
+	Starting   Reason = "starting"              // a runner is on its way
+	NoSlot            = Reason(wait.NoSlot)     // all slots of the host are taken
+	Most              = Reason(wait.Most)       // the pool has as many runners as it may
+	Yielded           = Reason(wait.Yielded)    // it gave its slot to a job of another pool
+	NoImage           = Reason(wait.NoImage)    // its image is not on the host
+	Pulling           = Reason(wait.Pulling)    // and is on its way
+	Draining   Reason = "draining"              // the pool or the host takes no new runners
+	NoCapacity Reason = "no-capacity"           // the pool wants no runner, or the host has no slot
+	SetHeld           = Reason(wait.SetHeld)    // another host listens to its scale set
+	Limited           = Reason(wait.Limited)    // GitHub wants to be left alone
+	Denied            = Reason(wait.Denied)     // GitHub refuses our credential
+	Deprecated        = Reason(wait.Deprecated) // GitHub gives no jobs to this version of the runner
+	Failing           = Reason(wait.Failing)    // its runners fail before they have a job
+	NoAgent    Reason = "no-agent"              // nobody keeps runners on this host
+	Waiting           = Reason(wait.Other)      // for something that has no code here
 )
 
 // Job is a job as GitHub tells it.

@@ -8,6 +8,7 @@ import (
 	"github.com/mirego/tasuki/internal/api"
 	"github.com/mirego/tasuki/internal/pool"
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/wait"
 	"github.com/mirego/tasuki/internal/why"
 )
 
@@ -76,7 +77,7 @@ func TestOfJob(t *testing.T) {
 		}, says: `"builders" does not admit acme/app, so pool "small" never hears of it`},
 		"no agent": {reason: why.NoAgent, says: `pool "small" could take it, and no agent runs`, change: func(f *why.Facts) { f.Host.Status = nil }},
 		"silent-pending: GitHub has not offered it": {reason: why.NotOffered, says: "GitHub has not offered it yet: 1 runner waits idle of pool \"small\" with these labels", more: "it waits for 12m"},
-		"a scale set without work": {reason: why.NotOffered, change: supply(func(p *api.Pool) { p.Standby, p.Idle, p.Demand = 0, 0, "scale set small: 0 assigned" }),
+		"a scale set without work": {reason: why.NotOffered, change: supply(func(p *api.Pool) { p.Standby, p.Idle, p.Demand, p.Listens = 0, 0, "scale set small: 0 assigned", true }),
 			says: "starts a runner as soon as it is asked to"},
 		"no slot": {reason: why.NoSlot, change: func(f *why.Facts) {
 			f.Host.Status.Pools[0].Idle = 0
@@ -85,7 +86,7 @@ func TestOfJob(t *testing.T) {
 		}, says: `pool "small" could take it: no free slot: the host has 1, taken by 1 busy in pool large`, more: `r1 of pool "large" is busy for 1h with "train"`},
 		"the most hopeful pool speaks": {reason: why.Starting, change: func(f *why.Facts) {
 			f.Pools = append(f.Pools, why.Pool{Name: "spare", Scope: "acme/app", Labels: f.Pools[0].Labels})
-			f.Host.Status.Pools = []api.Pool{{Name: "small", Standby: 1, Waits: "image not on this host: 404"}, {Name: "spare", Standby: 1, Starting: 1}}
+			f.Host.Status.Pools = []api.Pool{{Name: "small", Standby: 1, Waits: wait.Reason{Code: wait.NoImage, Text: "image not on this host: 404"}}, {Name: "spare", Standby: 1, Starting: 1}}
 			f.Host.Status.Runners = []api.Runner{{Name: "r2", Pool: "spare", State: runner.Connecting, Since: now.Add(-20 * time.Second)}}
 		}, says: `pool "spare" could take it: its runner is on its way: r2 is connecting for 20s`, more: `pool "small" could take it too: image not on this host: 404`},
 		"what was not seen is said": {reason: why.NotOffered, change: func(f *why.Facts) { f.Unseen = []string{"the runner group: 403"} }, says: "not offered", more: "not seen: the runner group: 403"},
@@ -119,13 +120,13 @@ func check(t *testing.T, got why.Answer, reason why.Reason, says, more string) {
 }
 
 // waitOf is what the decision says for a pool that cannot have a runner.
-func waitOf(w pool.Want, seen []pool.Seen, slots int) string {
+func waitOf(w pool.Want, seen []pool.Seen, slots int) wait.Reason {
 	for _, act := range pool.Decide(now, []pool.Want{w}, seen, pool.Limits{Slots: slots}) {
 		if act.Verb == pool.Wait {
-			return act.Reason
+			return act.Waits
 		}
 	}
-	return ""
+	return wait.Reason{}
 }
 
 func TestOfPool(t *testing.T) {
@@ -149,23 +150,27 @@ func TestOfPool(t *testing.T) {
 		"yielded": {reason: why.Yielded, says: "takes one again at 15:05:05 UTC", change: onPool(func(p *api.Pool) {
 			p.Waits = waitOf(pool.Want{Pool: "small", Demand: pool.Demand{Warm: 1}, Yielded: now.Add(-time.Minute)}, nil, 1)
 		})},
-		"no image": {reason: why.NoImage, says: "404 manifest unknown", change: onPool(func(p *api.Pool) { p.Waits = "image not on this host: 404 manifest unknown" })},
-		"pulling":  {reason: why.Pulling, says: "reg.example/x:1", change: onPool(func(p *api.Pool) { p.Waits = "image is being brought to this host: reg.example/x:1" })},
+		"no image": {reason: why.NoImage, says: "404 manifest unknown", change: onPool(func(p *api.Pool) {
+			p.Waits = wait.Reason{Code: wait.NoImage, Text: "image not on this host: 404 manifest unknown"}
+		})},
+		"pulling": {reason: why.Pulling, says: "reg.example/x:1", change: onPool(func(p *api.Pool) {
+			p.Waits = wait.Reason{Code: wait.Pulling, Text: "image is being brought to this host: reg.example/x:1"}
+		})},
 		"pulling, so far": {reason: why.Pulling, says: "3.1 GB of 20.0 GB, 4s ago", change: func(h *why.Host) {
-			h.Status.Pools[0].Waits = "image is being brought to this host: reg.example/x:1"
+			h.Status.Pools[0].Waits = wait.Reason{Code: wait.Pulling, Text: "image is being brought to this host: reg.example/x:1"}
 			h.Pulls = map[string]why.Pull{"small": {Done: 3_100_000_000, Total: 20_000_000_000, At: now.Add(-4 * time.Second)}}
 		}},
 		"limited": {reason: why.Limited, says: "until 16:00:00 UTC", change: onPool(func(p *api.Pool) {
-			p.Waits = "2 failed in a row, next try at 15:10:00 UTC: GitHub is left alone until 16:00:00 UTC: all 5000 calls of the hour are used up"
+			p.Waits = wait.Reason{Code: wait.Limited, Text: "2 failed in a row, next try at 15:10:00 UTC: GitHub is left alone until 16:00:00 UTC: all 5000 calls of the hour are used up"}
 		})},
 		"denied": {reason: why.Denied, says: "GitHub refuses us", change: onPool(func(p *api.Pool) {
-			p.Waits = "1 failed in a row, next try at 15:10:00 UTC: cannot register a runner of acme: GitHub refuses us: 403"
+			p.Waits = wait.Reason{Code: wait.Denied, Text: "1 failed in a row, next try at 15:10:00 UTC: cannot register a runner of acme: GitHub refuses us: 403"}
 		})},
 		"deprecated": {reason: why.Deprecated, says: "deprecated", change: onPool(func(p *api.Pool) {
-			p.Waits = "1 failed in a row, next try at 15:10:00 UTC: runner version 2.300.0 is deprecated and cannot receive messages"
+			p.Waits = wait.Reason{Code: wait.Deprecated, Text: "1 failed in a row, next try at 15:10:00 UTC: runner version 2.300.0 is deprecated and cannot receive messages"}
 		})},
 		"failing": {reason: why.Failing, says: "next try at 15:10:00 UTC", more: "r1: still connecting after 5m", change: func(h *why.Host) {
-			h.Status.Pools[0].Waits = "3 failed in a row, next try at 15:10:00 UTC: still connecting after 5m0s"
+			h.Status.Pools[0].Waits = wait.Reason{Code: wait.Failing, Text: "3 failed in a row, next try at 15:10:00 UTC: still connecting after 5m0s"}
 			h.Status.Runners = []api.Runner{{Name: "r1", Pool: "small", State: runner.Deleting, Failed: true, Failure: "still connecting after 5m0s"}}
 		}},
 		"two on their way": {reason: why.Starting, says: "2 of its runners are on their way", more: "r2 is registering", change: func(h *why.Host) {
@@ -173,18 +178,20 @@ func TestOfPool(t *testing.T) {
 			h.Status.Runners = []api.Runner{{Name: "r1", Pool: "small", State: runner.Cloning}, {Name: "r2", Pool: "small", State: runner.Registering}}
 		}},
 		"held": {reason: why.SetHeld, says: "held by rack-2", change: func(h *why.Host) {
-			h.Status.Problems = []string{`jobs of pool tiny, small: scale set "small" is held by rack-2, and GitHub lets one host at a time listen to a set`, "jobs of pool large: scale set is held by rack-9"}
+			held := `scale set "small" is held by rack-2, and GitHub lets one host at a time listen to a set`
+			h.Status.Pools[0].Deaf = wait.Reason{Code: wait.SetHeld, Text: held}
+			h.Status.Problems = []string{"jobs of pool tiny, small: " + held, "jobs of pool large: scale set is held by rack-9"}
 		}},
 		"its scale set cannot be made": {reason: why.Denied, says: "GitHub refuses us: 403", change: func(h *why.Host) {
-			h.Status.Problems = []string{"jobs of pool small: cannot make scale set: GitHub refuses us: 403"}
+			h.Status.Pools[0].Deaf = wait.Reason{Code: wait.Denied, Text: "cannot make scale set: GitHub refuses us: 403"}
 		}},
 		"its listener has ended": {reason: why.Waiting, says: "restart the agent", change: func(h *why.Host) {
-			h.Status.Problems = []string{"jobs of pool small: the listener for jobs has ended: restart the agent"}
+			h.Status.Pools[0].Deaf = wait.Reason{Code: wait.Other, Text: "the listener for jobs has ended: restart the agent"}
 		}},
 		"its problems": {reason: why.Ready, still: true, says: "all", more: "problem: image of pool small: no route", change: func(h *why.Host) {
 			h.Status.Problems = []string{"image of pool small: no route", "image of pool smaller: none of ours"}
 		}},
-		"another word": {reason: why.Waiting, says: "for the moon", change: onPool(func(p *api.Pool) { p.Waits = "for the moon" })},
+		"another word": {reason: why.Waiting, says: "for the moon", change: onPool(func(p *api.Pool) { p.Waits = wait.Reason{Code: wait.Other, Text: "for the moon"} })},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"github.com/actions/scaleset"
 
 	"github.com/mirego/tasuki/internal/base/backoff"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // hearing is one session of a scale set. It belongs to one goroutine.
@@ -34,7 +35,7 @@ func (l *hearing) run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case err == nil:
 			if failures > 0 {
-				l.s.report(l.g, "")
+				l.s.report(l.g, wait.Reason{})
 			}
 			failures, slow = 0, 0
 			continue

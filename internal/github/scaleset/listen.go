@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/backoff"
+	"github.com/mirego/tasuki/internal/github"
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 var (
@@ -130,21 +132,33 @@ func (s *Set) giving(g *generation) bool {
 	return !g.Draining.IsZero() && len(s.book.Sets) > 0 && s.book.Sets[0].ID != 0
 }
 
+// codeOf says why a set hears of nothing.
+func codeOf(err error) wait.Code {
+	var limit *github.LimitError
+	switch {
+	case errors.Is(err, runner.ErrDenied):
+		return wait.Denied
+	case errors.As(err, &limit):
+		return wait.Limited
+	}
+	return wait.Other
+}
+
 // failed tells what went wrong and returns how long to wait.
 func (s *Set) failed(g *generation, err error, failures int, since time.Time) time.Duration {
 	s.log.Debug("listening failed", "scale_set", g.Base, "failures", failures, "err", err)
 	var c *conflict
 	if errors.As(err, &c) && !c.ours {
 		s.held(g, who(c.owner), false)
-		s.report(g, fmt.Sprintf("scale set %q is held by %s, and GitHub lets one host at a time listen to a set: "+
-			"give this host's pool a scaleset name of its own, or use standby for a pool that several hosts share", g.Base, who(c.owner)))
+		s.report(g, wait.Reason{Code: wait.SetHeld, Text: fmt.Sprintf("scale set %q is held by %s, and GitHub lets one host at a time listen to a set: "+
+			"give this host's pool a scaleset name of its own, or use standby for a pool that several hosts share", g.Base, who(c.owner))})
 		return foreignPace.Delay(failures, s.opt.Random)
 	}
 	if c != nil {
 		s.held(g, "", true)
 		if time.Since(since) > maxConflict {
-			s.report(g, fmt.Sprintf("scale set %q: our own session of before is still open since %s; it is asked again until it ends",
-				g.Base, since.UTC().Format("15:04:05 UTC")))
+			s.report(g, wait.Reason{Code: wait.SetHeld, Text: fmt.Sprintf("scale set %q: our own session of before is still open since %s; it is asked again until it ends",
+				g.Base, since.UTC().Format("15:04:05 UTC"))})
 		}
 		return conflictPace.Delay(failures, s.opt.Random)
 	}
@@ -152,7 +166,7 @@ func (s *Set) failed(g *generation, err error, failures int, since time.Time) ti
 		return failurePace.Delay(failures, s.opt.Random)
 	}
 	if failures >= fewFailures || g.ID == 0 || errors.Is(err, runner.ErrDenied) {
-		s.report(g, fmt.Sprintf("scale set %q: %v", g.Base, err))
+		s.report(g, wait.Reason{Code: codeOf(err), Text: fmt.Sprintf("scale set %q: %v", g.Base, err)})
 	}
 	pace := failurePace
 	if errors.Is(err, runner.ErrDenied) {
@@ -208,7 +222,7 @@ func (s *Set) serve(ctx context.Context, g *generation) (heard bool, err error) 
 	g.Heard = true
 	s.mu.Unlock()
 	s.held(g, "", true)
-	s.report(g, "")
+	s.report(g, wait.Reason{})
 	l.statistics(open.statistics)
 	return true, l.run(ctx)
 }

@@ -22,7 +22,7 @@ func (s *Set) Credential(ctx context.Context, r runner.Registration) (runner.Cre
 	id, problem := g.ID, s.problem
 	s.mu.Unlock()
 	if id == 0 {
-		return runner.Credential{}, errors.New("cannot register a runner: the scale set is not there yet" + suffix(problem))
+		return runner.Credential{}, errors.New("cannot register a runner: the scale set is not there yet" + suffix(problem.Text))
 	}
 	cred, err := s.svc.jit(ctx, id, r.Name, r.WorkFolder)
 	if err != nil {

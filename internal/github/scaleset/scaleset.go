@@ -43,6 +43,7 @@ import (
 
 	"github.com/mirego/tasuki/internal/pool"
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // Options are what a Set keeps for its whole life.
@@ -74,7 +75,7 @@ type Settings struct {
 type Ear struct {
 	Changed            func()
 	Started, Completed func(runnerName string, job runner.Job)
-	Problem            func(text string)
+	Problem            func(wait.Reason)
 }
 
 // Set is the scale set of one pool. Its methods may be called at the same time.
@@ -92,7 +93,7 @@ type Set struct {
 	book     *book
 	drained  bool
 	ear      Ear
-	problem  string
+	problem  wait.Reason
 	past     map[string]runner.Job // what runners did lately, by name
 	deaf     chan struct{}         // closed when Listen has returned
 }
@@ -241,7 +242,7 @@ func (s *Set) Want() pool.Demand {
 	switch {
 	case current.holder != "":
 		return pool.Demand{Jobs: jobs, Why: fmt.Sprintf("scale set %s: %s holds its session", name, current.holder)}
-	case current.ID == 0 && s.problem != "":
+	case current.ID == 0 && !s.problem.None():
 		return pool.Demand{Jobs: jobs, Why: fmt.Sprintf("scale set %s: %s", name, s.problem)}
 	case current.ID == 0:
 		return pool.Demand{Jobs: jobs, Why: fmt.Sprintf("scale set %s: not there yet", name)}
@@ -359,18 +360,18 @@ func (s *Set) changed() {
 	}
 }
 
-// report tells what is wrong with the set that the settings mean; "" ends it.
-func (s *Set) report(g *generation, text string) {
+// report tells what is wrong with the set that the settings mean; None ends it.
+func (s *Set) report(g *generation, trouble wait.Reason) {
 	s.mu.Lock()
 	current := s.book.Sets[0] == g
-	same := s.problem == text
+	same := s.problem == trouble
 	if current {
-		s.problem = text
+		s.problem = trouble
 	}
 	tell := s.ear.Problem
 	s.mu.Unlock()
 	if current && !same && tell != nil {
-		tell(text)
+		tell(trouble)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/mirego/tasuki/internal/github"
 	"github.com/mirego/tasuki/internal/github/scaleset"
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 const token = "ghp_aTokenThatOnlyTheEmulatorKnows"
@@ -178,7 +179,8 @@ func (p *pool) start() {
 				defer p.mu.Unlock()
 				p.completed = append(p.completed, name+":"+job.Conclusion)
 			},
-			Problem: func(text string) {
+			Problem: func(trouble wait.Reason) {
+				text := trouble.Text
 				p.mu.Lock()
 				defer p.mu.Unlock()
 				p.problems, p.problem = append(p.problems, text), text
