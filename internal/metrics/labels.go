@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -16,10 +18,30 @@ const (
 	slotBusy     = "busy"
 	slotHeld     = "held"
 	slotEnding   = "ending"
+	slotLeaked   = "leaked"
 )
 
 // slotStates are all of them, so that each is there with a 0.
 var slotStates = []string{slotFree, slotStarting, slotIdle, slotBusy, slotHeld, slotEnding}
+
+// slotNumbers are the values of tasuki_slot_state, by their index: a panel
+// shows a number over time, and gives it a name and a colour. A new one goes to
+// the end.
+var slotNumbers = []string{slotFree, slotStarting, slotIdle, slotBusy, slotHeld, slotEnding, slotLeaked}
+
+// SlotNumbers returns the names of the values of tasuki_slot_state, by value.
+func SlotNumbers() []string { return slices.Clone(slotNumbers) }
+
+func slotNumber(state string) float64 { return float64(slices.Index(slotNumbers, state)) }
+
+// slotCodes lists them for the reference.
+func slotCodes() string {
+	var words []string
+	for i, name := range slotNumbers {
+		words = append(words, fmt.Sprintf("%d %s", i, name))
+	}
+	return strings.Join(words, ", ")
+}
 
 func slotState(s runner.State) string {
 	switch {
@@ -62,6 +84,10 @@ var conclusions = []string{
 }
 
 const unknown = "unknown"
+
+// refused are the statuses with which GitHub refuses us. A 404 is none: so it
+// says that something is gone, too.
+var refused = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests}
 
 // conclusion keeps the label's values to those that we know.
 func conclusion(word string) string {

@@ -13,6 +13,7 @@ package metrics
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -49,6 +50,9 @@ type Options struct {
 	// Pulled says when an image came to this host; false: that is not known.
 	Pulled func(digest string) (time.Time, bool)
 	Disk   func() (Disk, error)
+	// Leaked is how many slots the hypervisors count as taken although no guest
+	// runs in them.
+	Leaked func() int
 	// Lost counts the events that readers did not keep, by reader.
 	Lost func() map[string]int64
 }
@@ -69,6 +73,7 @@ type Metrics struct {
 	live   map[string]*seen
 	pulls  map[string]pull // by pool
 	routes map[string]bool
+	pools  map[string]bool // whose series have begun
 }
 
 // busySlot adds up a slot's time with a job.
@@ -92,9 +97,9 @@ func New(opt Options) *Metrics {
 	m := &Metrics{
 		opt: opt, registry: prometheus.NewRegistry(), since: time.Now(),
 		counters: map[string]*prometheus.CounterVec{}, histograms: map[string]*prometheus.HistogramVec{},
-		busy: map[int]*busySlot{}, live: map[string]*seen{}, pulls: map[string]pull{}, routes: map[string]bool{},
+		busy: map[int]*busySlot{}, live: map[string]*seen{}, pulls: map[string]pull{}, routes: map[string]bool{}, pools: map[string]bool{},
 	}
-	for _, name := range []string{jobs, runnersEnded, pullBytes, imageFailures, orphans, deprecations, gitHubCalls} {
+	for _, name := range []string{jobs, runnersEnded, pullBytes, imageFailures, orphans, deprecations, gitHubCalls, refusals} {
 		r := row(name)
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: r.Name, Help: r.Help + "."}, r.Labels)
 		m.counters[name] = v
@@ -108,6 +113,9 @@ func New(opt Options) *Metrics {
 		}, r.Labels)
 		m.histograms[name] = v
 		m.registry.MustRegister(v)
+	}
+	for _, status := range refused {
+		m.counters[refusals].WithLabelValues(strconv.Itoa(status))
 	}
 	m.registry.MustRegister(scrape{m}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -123,7 +131,47 @@ func (m *Metrics) Watch(status func() api.Status) {
 
 // Handler serves the metrics.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
+	served := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.begin()
+		served.ServeHTTP(w, r)
+	})
+}
+
+// begin lets the counters and histograms of pools that are new begin at 0: a
+// counter that appears with its first count has not grown, as far as Prometheus
+// can tell, and the first failure of a pool would raise no alert.
+func (m *Metrics) begin() {
+	m.mu.Lock()
+	ask := m.status
+	m.mu.Unlock()
+	if ask == nil {
+		return
+	}
+	for _, p := range ask().Pools {
+		m.mu.Lock()
+		known := m.pools[p.Name]
+		m.pools[p.Name] = true
+		m.mu.Unlock()
+		if known {
+			continue
+		}
+		for _, name := range []string{pullBytes, imageFailures, orphans, deprecations} {
+			m.counters[name].WithLabelValues(p.Name)
+		}
+		for _, word := range []string{"success", "failure", "cancelled", unknown} {
+			m.counters[jobs].WithLabelValues(p.Name, word)
+		}
+		m.counters[runnersEnded].WithLabelValues(p.Name, "well", "")
+		for _, row := range runner.Table() {
+			if row.State.OnItsWay() || row.State == runner.Idle || row.State == runner.Busy {
+				m.counters[runnersEnded].WithLabelValues(p.Name, "failed", string(row.State))
+			}
+		}
+		for _, name := range []string{turnaround, jobQueue, jobDuration} {
+			m.histograms[name].WithLabelValues(p.Name)
+		}
+	}
 }
 
 // GitHubCall counts a request to GitHub; status 0 means that no reply came.
@@ -139,6 +187,9 @@ func (m *Metrics) GitHubCall(method, route string, status int, took time.Duratio
 		word = strconv.Itoa(status)
 	}
 	m.counters[gitHubCalls].WithLabelValues(method, route, word).Inc()
+	if slices.Contains(refused, status) {
+		m.counters[refusals].WithLabelValues(word).Inc()
+	}
 	m.histograms[gitHubTime].WithLabelValues(route).Observe(took.Seconds())
 }
 

@@ -95,6 +95,7 @@ func everything() *metrics.Metrics {
 		Pulled: func(string) (time.Time, bool) { return at, true },
 		Disk:   func() (metrics.Disk, error) { return metrics.Disk{Size: 1000, Free: 10}, nil },
 		Lost:   func() map[string]int64 { return map[string]int64{"log": 2} },
+		Leaked: func() int { return 1 },
 	})
 	m.Watch(func() api.Status {
 		return api.Status{
@@ -277,6 +278,67 @@ func TestASlotsTimeWithJobsGrowsWhileAJobRuns(t *testing.T) {
 	expect(t, scrape(t, m), map[string]float64{slot0: 30, slot1: 0})
 	status.Runners = nil
 	expect(t, scrape(t, m), map[string]float64{slot0: 30, slot1: 0})
+}
+
+// What is not counted yet is 0: a counter that appears with its first count has
+// not grown as far as Prometheus knows.
+func TestCountersOfAPoolBeginAtZero(t *testing.T) {
+	m := metrics.New(metrics.Options{})
+	m.Watch(func() api.Status { return api.Status{Slots: 1, Pools: []api.Pool{{Name: "linux"}}} })
+	expect(t, scrape(t, m), map[string]float64{
+		`tasuki_runners_ended_total{pool="linux",result="failed",state="registering"}`: 0,
+		`tasuki_runners_ended_total{pool="linux",result="well",state=""}`:              0,
+		`tasuki_jobs_total{conclusion="failure",pool="linux"}`:                         0,
+		`tasuki_image_failures_total{pool="linux"}`:                                    0,
+		`tasuki_job_queue_seconds_count{pool="linux"}`:                                 0,
+		`tasuki_image_rejected{pool="linux"}`:                                          0,
+		`tasuki_github_refusals_total{status="403"}`:                                   0,
+		`tasuki_slots_leaked`:                                                          0,
+	})
+	for _, status := range []int{200, 403, 403, 404} {
+		m.GitHubCall("GET", "orgs/{org}", status, time.Second)
+	}
+	expect(t, scrape(t, m), map[string]float64{
+		`tasuki_github_refusals_total{status="401"}`: 0,
+		`tasuki_github_refusals_total{status="403"}`: 2,
+	})
+}
+
+// Slots that the hypervisor lost stand behind those that are left, and are told
+// apart from free ones (incident leaked-vm-slot).
+func TestWhatEachSlotDoes(t *testing.T) {
+	leaked, now := 0, time.Now()
+	m := metrics.New(metrics.Options{Leaked: func() int { return leaked }})
+	status := api.Status{Slots: 3, Now: now, Runners: []api.Runner{
+		{Name: "a", Pool: "p", State: runner.Busy, Since: now}, {Name: "b", Pool: "p", State: runner.Connecting, Since: now},
+	}}
+	m.Watch(func() api.Status { return status })
+	state := func(slot int) string { return fmt.Sprintf(`tasuki_slot_state{slot="%d"}`, slot) }
+	number := func(name string) float64 { return float64(slices.Index(metrics.SlotNumbers(), name)) }
+	expect(t, scrape(t, m), map[string]float64{state(0): number("busy"), state(1): number("starting"), state(2): number("free")})
+	status.Slots, leaked = 2, 1 // as the agent counts those that are left
+	got := scrape(t, m)
+	expect(t, got, map[string]float64{state(0): number("busy"), state(1): number("starting"), state(2): number("leaked"), `tasuki_slots_leaked`: 1})
+	if _, there := got[state(3)]; there {
+		t.Error("there is a fourth slot")
+	}
+}
+
+// A release that was checked is good for 30 days from then on; one that nobody
+// checked, from when it came out.
+func TestUntilWhenARunnerReleaseIsGood(t *testing.T) {
+	for name, c := range map[string]struct{ published, checked, want time.Time }{
+		"checked":     {at, at.Add(time.Hour), at.Add(time.Hour + 30*24*time.Hour)},
+		"not checked": {at, time.Time{}, at.Add(30 * 24 * time.Hour)},
+	} {
+		m := metrics.New(metrics.Options{Releases: func() []api.RunnerRelease {
+			return []api.RunnerRelease{{OS: "linux", Arch: "arm64", Version: "2.1.0", Published: c.published, Checked: c.checked}}
+		}})
+		const series = `tasuki_runner_release_end_timestamp_seconds{arch="arm64",os="linux"}`
+		if got := scrape(t, m)[series]; got != float64(c.want.Unix()) {
+			t.Errorf("%s: %v, want %v", name, got, c.want.Unix())
+		}
+	}
 }
 
 // A new agent counts the job that it adopts from when it began: the one before

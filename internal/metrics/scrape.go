@@ -11,6 +11,11 @@ import (
 	"github.com/mirego/tasuki/internal/why"
 )
 
+// versionLife is how long GitHub gives jobs to a release of the runner program
+// once a newer one is out. Source: docs.github.com, "Self-hosted runners
+// reference", on runner software updates.
+const versionLife = 30 * 24 * time.Hour
+
 // scrape makes the metrics that say what is now.
 type scrape struct{ *Metrics }
 
@@ -53,6 +58,7 @@ func (c scrape) Collect(ch chan<- prometheus.Metric) {
 		c.runners(s, status)
 		c.pools(s, status)
 		c.busyTime(s, status)
+		c.slotStates(s, status)
 	}
 	c.surroundings(s)
 }
@@ -60,7 +66,7 @@ func (c scrape) Collect(ch chan<- prometheus.Metric) {
 func (c scrape) host(s sheet, st api.Status) {
 	s.set("tasuki_host_draining", truth(st.Draining))
 	s.set("tasuki_problems", float64(len(st.Problems)))
-	s.set("tasuki_slots_leaked", 0)
+	s.set("tasuki_slots_leaked", float64(c.leaked()))
 	count := map[string]int{}
 	taken := 0
 	for _, r := range st.Runners {
@@ -123,6 +129,7 @@ func (c scrape) pools(s sheet, st api.Status) {
 		if reason != "" {
 			s.set("tasuki_pool_waiting", 1, p.Name, reason)
 		}
+		s.set("tasuki_image_rejected", truth(p.Rejected != ""), p.Name)
 		s.set("tasuki_runner_version_deprecated", truth(reason == string(why.Deprecated)), p.Name)
 		if p.Digest != "" {
 			s.set("tasuki_image_info", 1, p.Name, p.Image, p.Digest)
@@ -164,6 +171,41 @@ func (c scrape) busyTime(s sheet, st api.Status) {
 	}
 }
 
+// leaked is how many slots the hypervisors have lost.
+func (c scrape) leaked() int {
+	if c.opt.Leaked == nil {
+		return 0
+	}
+	return c.opt.Leaked()
+}
+
+// slotStates tells what each slot does. Slots that leaked are no more among
+// those of the status, and stand behind them.
+func (c scrape) slotStates(s sheet, st api.Status) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	does := map[int]string{}
+	for _, r := range st.Runners {
+		if slot := c.slots.Of(r.Name); slot >= 0 && r.State.TakesSlot() {
+			does[slot] = slotState(r.State)
+		}
+	}
+	free, leaked := 0, c.leaked()
+	for slot := range max(c.slots.Count(), st.Slots) + leaked {
+		state, taken := does[slot]
+		switch {
+		case taken:
+		case free < st.Slots-len(does):
+			state, free = slotFree, free+1
+		case leaked > 0:
+			state, leaked = slotLeaked, leaked-1
+		default:
+			continue // of a time when the host had more slots
+		}
+		s.set("tasuki_slot_state", slotNumber(state), strconv.Itoa(slot))
+	}
+}
+
 // surroundings tells what is not the agent's.
 func (c scrape) surroundings(s sheet) {
 	if c.opt.Quotas != nil {
@@ -184,6 +226,9 @@ func (c scrape) surroundings(s sheet) {
 				checked = float64(r.Checked.UnixMilli()) / 1000
 			}
 			s.set("tasuki_runner_release_checked_timestamp_seconds", checked, r.OS, r.Arch)
+			if newest := later(r.Published, r.Checked); r.Version != "" && !newest.IsZero() {
+				s.stamp("tasuki_runner_release_end_timestamp_seconds", newest.Add(versionLife), r.OS, r.Arch)
+			}
 		}
 	}
 	if c.opt.Disk != nil {

@@ -61,6 +61,7 @@ const (
 	orphans       = "tasuki_orphans_removed_total"
 	gitHubCalls   = "tasuki_github_requests_total"
 	gitHubTime    = "tasuki_github_request_seconds"
+	refusals      = "tasuki_github_refusals_total"
 )
 
 // table has every metric of ours. A metric is made from its row, so none is
@@ -72,6 +73,7 @@ var table = []Metric{
 
 	{"tasuki_slots", Gauge, []string{"state", "reason"}, "Slots of the host by what they do. The sum is the host's slots. reason says why a free slot is free, and is empty for others"},
 	{"tasuki_slots_leaked", Gauge, nil, "Slots that the hypervisor counts as taken although no guest runs in them"},
+	{"tasuki_slot_state", Gauge, []string{"slot"}, "What the slot does: " + slotCodes()},
 	{busyTime, Counter, []string{"slot"}, "Time in which the slot's runner executed a job, the present job included. Its rate is the slot's utilisation"},
 	{turnaround, Histogram, []string{"pool"}, "From the end of a job to the moment when the slot's next runner listens. A slot that nobody wanted meanwhile does not count"},
 
@@ -87,6 +89,7 @@ var table = []Metric{
 	{"tasuki_runner_release_info", Gauge, []string{"os", "arch", "version"}, "The newest release of the runner program that is kept on this host"},
 	{"tasuki_runner_release_published_timestamp_seconds", Gauge, []string{"os", "arch"}, "When that release was published, as far as that is known"},
 	{"tasuki_runner_release_checked_timestamp_seconds", Gauge, []string{"os", "arch"}, "When GitHub last said that it is the newest; 0: not since the agent started"},
+	{"tasuki_runner_release_end_timestamp_seconds", Gauge, []string{"os", "arch"}, "Until when GitHub gives jobs to that release at least: 30 days after it was last known to be the newest. It moves on with each check"},
 
 	{jobs, Counter, []string{"pool", "conclusion"}, "Jobs that are over. conclusion is GitHub's word, or unknown where the pool's scope does not tell it"},
 	{jobQueue, Histogram, []string{"pool"}, "From the moment when GitHub queued a job to its start, where the pool's scope tells it"},
@@ -99,10 +102,12 @@ var table = []Metric{
 	{pullBytes, Counter, []string{"pool"}, "Bytes of images that were brought to this host"},
 	{"tasuki_image_pull_progress_ratio", Gauge, []string{"pool"}, "How much of an image is here while it is pulled; absent when none is"},
 	{imageFailures, Counter, []string{"pool"}, "Times that the pool's image could not be brought, each cause once until it is brought"},
+	{"tasuki_image_rejected", Gauge, []string{"pool"}, "1 while the pool stays on the image before because the first runners of a newer one failed"},
 	{orphans, Counter, []string{"pool"}, "Guests and registrations of ours that nobody kept and that were taken away"},
 
 	{gitHubCalls, Counter, []string{"method", "route", "status"}, "Requests to GitHub's REST API. status is that of the reply, or none"},
 	{gitHubTime, Histogram, []string{"route"}, "How long requests to GitHub's REST API took"},
+	{refusals, Counter, []string{"status"}, "Requests that GitHub refused: 401 does not know the credential, 403 forbids, 429 asks for patience"},
 	{"tasuki_github_quota_limit", Gauge, []string{"scope", "resource"}, "Calls that GitHub allows in its window. Scopes that share a credential share it"},
 	{"tasuki_github_quota_remaining", Gauge, []string{"scope", "resource"}, "Calls that are left of it"},
 	{"tasuki_github_quota_reset_timestamp_seconds", Gauge, []string{"scope", "resource"}, "When the window ends"},

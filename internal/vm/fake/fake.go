@@ -10,6 +10,7 @@
 //	NAME/boot.json     when it has an address
 //	NAME/console.log   what that process printed
 //	.half-NAME/        a guest that is being made or deleted
+//	leaked             if it is there: how many slots have leaked, as a number
 //
 // That process is real, detached, and the truth: the guest runs for as long as
 // it lives, so guests outlive the agent, and a reboot of the host ends them.
@@ -56,7 +57,7 @@ type Options struct {
 	Faults    Faults
 }
 
-// Driver is a vm.Driver, a vm.PowerOffer and a vm.Addresser.
+// Driver is a vm.Driver, a vm.PowerOffer, a vm.Addresser and a vm.SlotCounter.
 type Driver struct {
 	opts  Options
 	dir   string
@@ -68,9 +69,10 @@ type Driver struct {
 }
 
 var (
-	_ vm.Driver     = (*Driver)(nil)
-	_ vm.PowerOffer = (*Driver)(nil)
-	_ vm.Addresser  = (*Driver)(nil)
+	_ vm.Driver      = (*Driver)(nil)
+	_ vm.PowerOffer  = (*Driver)(nil)
+	_ vm.Addresser   = (*Driver)(nil)
+	_ vm.SlotCounter = (*Driver)(nil)
 )
 
 // New opens the driver on a folder, whose guests it adopts.
@@ -137,6 +139,10 @@ func (d *Driver) Start(ctx context.Context, name string) error {
 			return nil
 		case in.State == vm.Broken:
 			return errors.New(in.Reason)
+		}
+		leaked := d.Slots().Leaked
+		if most := d.opts.MaxGuests; most > 0 && leaked > 0 && d.running()+leaked >= most {
+			return fmt.Errorf("%d of %d run: %w", d.running(), most, vm.ErrLeaked)
 		}
 		if most := d.opts.MaxGuests; most > 0 && d.running() >= most {
 			return fmt.Errorf("%d of %d run: %w", most, most, vm.ErrLimit)

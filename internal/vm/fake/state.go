@@ -22,6 +22,7 @@ const (
 	bootFile    = "boot.json"
 	consoleFile = "console.log"
 	halfPrefix  = ".half-"
+	leakedFile  = "leaked"
 )
 
 // record says who a guest is for.
