@@ -110,6 +110,9 @@ type Options struct {
 	// ImageRefresh is the pace of asking what an image reference means; 0: 1 min.
 	ImageRefresh time.Duration
 
+	// Logs says how long logs of runners that are gone are kept.
+	Logs Logs
+
 	Pools []Pool
 	// Releases of the runner program, for guests whose image carries an older
 	// one; nil: every guest runs the image's.
@@ -166,6 +169,8 @@ func New(o Options) (*Agent, error) {
 	o.LostReply = orDefault(o.LostReply, 15*time.Second)
 	o.ImageRefresh = orDefault(o.ImageRefresh, time.Minute)
 	o.DrainTimeout = orDefault(o.DrainTimeout, time.Hour)
+	o.Logs.Runs = orDefault(o.Logs.Runs, 200)
+	o.Logs.Age = orDefault(o.Logs.Age, 7*24*time.Hour)
 	a := &Agent{
 		opt: o, log: o.Log.With("host", o.Host), wake: make(chan struct{}, 1),
 		drivers: map[vm.Driver]*driverState{}, scopes: map[GitHub]*scopeState{},

@@ -290,6 +290,7 @@ func (k *keeper) powerOff(ctx context.Context) (runner.State, string, error) {
 	cause := k.rec.Reason
 	k.follower.stop()
 	k.hangUp()
+	k.keepConsole(ctx)
 	off := k.pool.Driver.Destroy
 	if d, ok := k.pool.Driver.(vm.PowerOffer); ok {
 		off = d.PowerOff
@@ -303,6 +304,7 @@ func (k *keeper) powerOff(ctx context.Context) (runner.State, string, error) {
 // remove deletes what is left of the guest.
 func (k *keeper) remove(ctx context.Context) (runner.State, string, error) {
 	cause := k.rec.Reason
+	k.keepConsole(ctx) // with what it wrote as its power went
 	if err := k.insist(ctx, "cannot delete the guest's disk", k.pool.Driver.Destroy); err != nil {
 		return "", "", err
 	}

@@ -61,6 +61,7 @@ type keeper struct {
 	stopped  string                  // a stop was requested, and why
 	remote   remoteView
 	died     string     // why the guest is known to be dead
+	console  string     // file of the guest's console, as its driver said last
 	told     runner.Job // what a listener said of its job since it was last read
 	hasWord  bool       // and whether it said anything
 	released bool       // it was decided that the guest is not held
@@ -383,6 +384,9 @@ func (k *keeper) requestStop(reason string) {
 func (k *keeper) observeGuest(g vm.Instance, there bool, asked time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if g.Console != "" {
+		k.console = g.Console
+	}
 	if !needsGuest(k.rec.State) || k.rec.State == runner.Cloning || asked.Before(k.entered) {
 		return
 	}

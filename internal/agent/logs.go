@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,16 +14,21 @@ import (
 	"github.com/mirego/tasuki/internal/guest"
 )
 
-// What a host keeps of the logs of its runners' programs, so that its disk
-// lasts: the newest ones of those that ended, for a time, each up to a size.
+// What a host keeps of each runner, so that its disk lasts.
 const (
-	logsKept  = 200
-	logsAge   = 7 * 24 * time.Hour
-	logLength = 64 << 20 // bytes; what comes after is followed and not kept
+	logLength     = 64 << 20 // bytes of a program's log; what comes after is followed and not kept
+	consoleLength = 1 << 20  // bytes of a console: its end, which says how the guest died
 )
 
+// Logs says how long logs of runners that are gone are kept: for so long, and of
+// so many, the newest.
+type Logs struct {
+	Runs int           // 0: 200
+	Age  time.Duration // 0: 7 days
+}
+
 // LogPath returns where the log of a runner's program is kept on this host: its
-// first 64 MiB, for seven days after it ended, and of the 200 newest.
+// first 64 MiB, for as long as Options.Logs says.
 func (a *Agent) LogPath(name string) string { return filepath.Join(a.opt.Home, "logs", name+".log") }
 
 // sweepLogs deletes the logs of ended runners that are too many or too old.
@@ -37,35 +42,42 @@ func (a *Agent) sweepLogs() {
 		live[name] = true
 	}
 	a.mu.Unlock()
-	if err := sweepLogs(filepath.Join(a.opt.Home, "logs"), live, logsKept, time.Now().Add(-logsAge)); err != nil {
+	if err := sweepLogs(filepath.Join(a.opt.Home, "logs"), live, a.opt.Logs.Runs, time.Now().Add(-a.opt.Logs.Age)); err != nil {
 		a.log.Warn("cannot delete old logs of runners", "err", err)
 	}
 }
 
-// sweepLogs deletes the logs in dir that were last written before oldest, and
-// of the others all but the newest so many; those of live runners stay.
+// sweepLogs deletes the logs in dir of runners that wrote last before oldest,
+// and of the others all but those of the newest so many; those of live runners
+// stay. A runner has several files, which stay or go together.
 func sweepLogs(dir string, live map[string]bool, most int, oldest time.Time) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	var ended []fs.FileInfo
+	files, wrote := map[string][]string{}, map[string]time.Time{}
 	for _, e := range entries {
 		name, _, _ := strings.Cut(e.Name(), ".") // a runner's name has no dot
 		info, err := e.Info()
-		if err == nil && info.Mode().IsRegular() && !live[name] {
-			ended = append(ended, info)
-		}
-	}
-	slices.SortFunc(ended, func(x, y fs.FileInfo) int {
-		return cmp.Or(y.ModTime().Compare(x.ModTime()), strings.Compare(x.Name(), y.Name()))
-	})
-	for i, info := range ended {
-		if i < most && !info.ModTime().Before(oldest) {
+		if err != nil || !info.Mode().IsRegular() || live[name] {
 			continue
 		}
-		if err := os.Remove(filepath.Join(dir, info.Name())); err != nil {
-			return err
+		files[name] = append(files[name], filepath.Join(dir, e.Name()))
+		if info.ModTime().After(wrote[name]) {
+			wrote[name] = info.ModTime()
+		}
+	}
+	ended := slices.SortedFunc(maps.Keys(files), func(x, y string) int {
+		return cmp.Or(wrote[y].Compare(wrote[x]), strings.Compare(x, y))
+	})
+	for i, name := range ended {
+		if i < most && !wrote[name].Before(oldest) {
+			continue
+		}
+		for _, path := range files[name] {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -19,7 +19,7 @@ func TestOldLogsGo(t *testing.T) {
 	now := time.Now()
 	for name, age := range map[string]time.Duration{
 		"t-live.log": 100 * time.Hour, "t-live.log.1": 100 * time.Hour, "t-ancient.log": 50 * time.Hour,
-		"t-new.log": time.Hour, "t-newer.log": time.Minute, "t-third.log": 2 * time.Hour,
+		"t-new.log": time.Hour, "t-newer.log": 90 * time.Minute, "t-newer.console": time.Minute, "t-third.log": 2 * time.Hour,
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -38,7 +38,7 @@ func TestOldLogsGo(t *testing.T) {
 		left = append(left, e.Name())
 	}
 	slices.Sort(left)
-	if diff := cmp.Diff([]string{"t-live.log", "t-live.log.1", "t-new.log", "t-newer.log"}, left); diff != "" {
+	if diff := cmp.Diff([]string{"t-live.log", "t-live.log.1", "t-new.log", "t-newer.console", "t-newer.log"}, left); diff != "" {
 		t.Errorf("logs left (-want +got):\n%s", diff)
 	}
 }

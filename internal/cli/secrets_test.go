@@ -194,6 +194,7 @@ func (h *watchedHost) everythingServed(t *testing.T, metricsAt string) string {
 	}
 	for _, r := range runs {
 		_ = h.client.Log(ctx, r.Runner, false, &b)
+		_ = h.client.Console(ctx, r.Runner, false, &b)
 	}
 	if err := h.client.Metrics(ctx, &b); err != nil {
 		t.Error(err)
@@ -253,6 +254,7 @@ func TestNothingSecretIsWritten(t *testing.T) {
 		"a job's conclusion": `tasuki_jobs_total{conclusion="success",pool="fake"} 1`,
 		"the route":          `route="repos/{owner}/{repo}/actions/runners/generate-jitconfig",status="201"`,
 		"the next runner":    `tasuki_slot_turnaround_seconds_count{pool="fake"}`,
+		"a guest's console":  "booting\n",
 	} {
 		if !strings.Contains(served, want) {
 			t.Errorf("%s is not told: %s", what, want)
@@ -264,6 +266,11 @@ func TestNothingSecretIsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	files += contents(t, home)
+	for _, kept := range []string{".log\n", ".console\nbooting\n", "/events/events.jsonl\n", "/history.db\n"} {
+		if !strings.Contains(files, kept) {
+			t.Errorf("nothing was looked for in a file %q of the home", kept)
+		}
+	}
 
 	jit, err := os.ReadFile(seen)
 	if err != nil || len(jit) < 100 {

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mirego/tasuki/internal/agent"
@@ -71,7 +72,7 @@ func newHost(ctx context.Context, cfg *config.Config, log *slog.Logger, sinks ..
 		Home: home, Slots: cfg.Host.Slots,
 		DrainTimeout: time.Duration(cfg.Host.DrainTimeout), Tick: time.Duration(cfg.Host.Tick),
 		Pools: pools, Journal: records, Events: bus, Log: log, NewKey: ssh.NewKey,
-		Releases: watch.releases,
+		Releases: watch.releases, Logs: agent.Logs{Runs: cfg.Logs.Runs, Age: time.Duration(cfg.Logs.Age)},
 	})
 	if err != nil {
 		return nil, errors.Join(err, watch.close(), events.Close())
@@ -116,6 +117,7 @@ type wiring struct {
 	installation string
 	log          *slog.Logger
 	ssh          *ssh.Dialer
+	mu           sync.Mutex // guards drivers: a scrape asks for their slots
 	drivers      map[string]vm.Driver
 	gitHubs      *gitHubs
 	scaleSets    *scaleSets
@@ -203,15 +205,41 @@ func (w *wiring) driver(name string) (vm.Driver, guest.Dialer, error) {
 	if name == "fake" {
 		dialer = local.Dialer{}
 	}
-	if d, ok := w.drivers[name]; ok {
+	if d, ok := w.known(name); ok {
 		return d, dialer, nil
 	}
 	d, err := w.newDriver(name)
 	if err != nil {
 		return nil, nil, err
 	}
-	w.drivers[name] = d
+	w.know(name, d)
 	return d, dialer, nil
+}
+
+func (w *wiring) known(name string) (vm.Driver, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d, ok := w.drivers[name]
+	return d, ok
+}
+
+func (w *wiring) know(name string, d vm.Driver) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.drivers[name] = d
+}
+
+// leaked is how many slots the hypervisors have lost.
+func (w *wiring) leaked() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for _, d := range w.drivers {
+		if c, ok := d.(vm.SlotCounter); ok {
+			n += c.Slots().Leaked
+		}
+	}
+	return n
 }
 
 func (w *wiring) newDriver(name string) (vm.Driver, error) {

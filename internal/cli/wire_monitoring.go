@@ -62,6 +62,7 @@ func newMonitoring(cfg *config.Config, w *wiring, events *eventlog.Log) (*monito
 		Version: versionName(), GoVersion: runtime.Version(), Quotas: w.gitHubs.quotas, Releases: m.releases.Status,
 		Pulled: func(digest string) (time.Time, bool) { return pulledAt(cfg.Host.Home, digest) },
 		Disk:   func() (metrics.Disk, error) { return diskOf(cfg.Host.Home) },
+		Leaked: w.leaked,
 		Lost: func() map[string]int64 {
 			lost := map[string]int64{"log": events.Lost()}
 			if m.history != nil {
@@ -84,6 +85,7 @@ func (m *monitoring) unchangeable(cfg *config.Config) error {
 		{"metrics", reflect.DeepEqual(m.cfg.Metrics, cfg.Metrics)},
 		{"history", m.cfg.History == cfg.History},
 		{"runner_releases", m.cfg.Releases == cfg.Releases},
+		{"logs", m.cfg.Logs == cfg.Logs},
 	} {
 		if !f.same {
 			return withHint(fmt.Errorf("cannot change %s while the agent runs", f.name), "restart the agent; its guests go on meanwhile")

@@ -52,15 +52,15 @@ func (w *wiring) driverOf(ctx context.Context, p config.Pool) (vm.Driver, guest.
 // each sees the other's guests.
 func (w *wiring) tart(guestOS string) (*tart.Driver, error) {
 	key := "tart " + guestOS
-	if d, ok := w.drivers[key].(*tart.Driver); ok {
-		return d, nil
+	if known, ok := w.known(key); ok {
+		return known.(*tart.Driver), nil
 	}
 	d, err := tart.New(tart.Options{
 		Home: filepath.Join(w.host.Home, "tart"), Installation: w.installation, Prefix: w.host.Prefix + "-",
 		GuestOS: guestOS, Log: w.log,
 	})
 	if err == nil {
-		w.drivers[key] = d
+		w.know(key, d)
 	}
 	return d, err
 }

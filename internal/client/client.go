@@ -173,7 +173,17 @@ func (c *Client) Login(ctx context.Context, name string) (api.Login, error) {
 // Log copies the log of a runner's program to w; followed, until the runner is
 // gone or ctx ends.
 func (c *Client) Log(ctx context.Context, name string, follow bool, w io.Writer) error {
-	res, err := c.do(ctx, http.MethodGet, runnerPath(name, "log")+"?follow="+strconv.FormatBool(follow), nil)
+	return c.log(ctx, name, url.Values{"follow": {strconv.FormatBool(follow)}}, w)
+}
+
+// Console copies what a runner's guest wrote to its console to w, as Log does
+// with the log of its program.
+func (c *Client) Console(ctx context.Context, name string, follow bool, w io.Writer) error {
+	return c.log(ctx, name, url.Values{"follow": {strconv.FormatBool(follow)}, "console": {"true"}}, w)
+}
+
+func (c *Client) log(ctx context.Context, name string, query url.Values, w io.Writer) error {
+	res, err := c.do(ctx, http.MethodGet, runnerPath(name, "log")+"?"+query.Encode(), nil)
 	if err != nil {
 		return err
 	}

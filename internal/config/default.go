@@ -31,6 +31,7 @@ func Default() Config {
 		},
 		Releases: RunnerReleases{Refresh: Duration(time.Hour)},
 		History:  History{Age: Duration(90 * 24 * time.Hour), Size: 1 << 30},
+		Logs:     Logs{Runs: 200, Age: Duration(7 * 24 * time.Hour)},
 		GitHub:   GitHub{Account: Account{URL: "https://github.com"}},
 		Defaults: Settings{
 			Driver:       "qemu",

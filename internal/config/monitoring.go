@@ -22,6 +22,12 @@ type History struct {
 	Size Size     `yaml:"size" doc:"How large the history may grow; the oldest runs go first."`
 }
 
+// Logs is what the host keeps of what runners that are gone wrote.
+type Logs struct {
+	Runs int      `yaml:"runs" doc:"Of how many runners, the latest."`
+	Age  Duration `yaml:"age" doc:"How long."`
+}
+
 // minToken is the least length of a token for metrics: shorter ones can be
 // guessed.
 const minToken = 16
@@ -48,5 +54,11 @@ func (k *checker) monitoring() {
 	}
 	if s := k.c.History.Size; s < 1<<20 {
 		k.bad(at("history.size"), fmt.Sprintf("size of %s", s), "choose 1MiB or more")
+	}
+	if n := k.c.Logs.Runs; n < 1 || n > 100_000 {
+		k.bad(at("logs.runs"), fmt.Sprintf("logs of %d runners", n), "choose a number between 1 and 100000")
+	}
+	if a := k.c.Logs.Age; a < Duration(time.Hour) {
+		k.bad(at("logs.age"), fmt.Sprintf("age of %s", a), "choose 1h or more")
 	}
 }

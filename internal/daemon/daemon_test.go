@@ -86,6 +86,9 @@ func (h *host) Login(name string) (api.Login, error) {
 }
 
 func (h *host) LogPath(name string) string { return filepath.Join(h.dir, name+".log") }
+func (h *host) ConsolePath(name string) string {
+	return filepath.Join(h.dir, name+".console")
+}
 
 // home is a short temporary folder: a test's own may be too long for a socket.
 func home(t *testing.T) string {
@@ -245,6 +248,24 @@ func TestAFollowedLogEndsWithItsRunner(t *testing.T) {
 	}
 	if out.String() != "one\ntwo\n" {
 		t.Errorf("got %q", out.String())
+	}
+}
+
+func TestAGuestsConsole(t *testing.T) {
+	h := &host{dir: t.TempDir()}
+	h.setRunners("r")
+	c := serve(t, daemon.Options{Agent: h, Events: &event.Bus{}})
+	var out bytes.Buffer
+	if err := c.Console(t.Context(), "r", false, &out); err == nil || !strings.Contains(err.Error(), "its guest has no console") {
+		t.Errorf("no console: %v", err)
+	}
+	for path, text := range map[string]string{h.ConsolePath("r"): "panic\n", h.LogPath("r"): "job\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Console(t.Context(), "r", false, &out); err != nil || out.String() != "panic\n" {
+		t.Errorf("console %q, %v", out.String(), err)
 	}
 }
 

@@ -192,26 +192,34 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 // followPause is how often a followed log is looked at.
 const followPause = 200 * time.Millisecond
 
-// runnerLog serves the log of a runner program from this host's copy; followed,
-// until the runner is gone.
+// runnerLog serves the log of a runner program from this host's copy, or the
+// console of its guest; followed, until the runner is gone.
 func (s *Server) runnerLog(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")
 	follow, err := flag(r, "follow")
 	if err != nil {
 		return err
 	}
+	console, err := flag(r, "console")
+	if err != nil {
+		return err
+	}
+	path, what := s.opt.Agent.LogPath, "its program has written nothing yet"
+	if console {
+		path, what = s.opt.Agent.ConsolePath, "its guest has no console, or has written nothing to it yet"
+	}
 	if vm.CheckName(name) != nil {
 		return fmt.Errorf("cannot find runner %q: %w", name, agent.ErrNoRunner)
 	}
-	f, err := os.Open(s.opt.Agent.LogPath(name))
+	f, err := os.Open(path(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		if !s.known(name) {
 			return fmt.Errorf("cannot find runner %q: %w", name, agent.ErrNoRunner)
 		}
 		if !follow {
-			return fmt.Errorf("cannot show the log of %q: its program has written nothing yet: %w", name, fs.ErrNotExist)
+			return fmt.Errorf("cannot show the log of %q: %s: %w", name, what, fs.ErrNotExist)
 		}
-		f, err = s.awaitLog(r, name)
+		f, err = s.awaitLog(r, name, path)
 	}
 	if err != nil || f == nil {
 		return err
@@ -231,9 +239,9 @@ func (s *Server) runnerLog(w http.ResponseWriter, r *http.Request) error {
 }
 
 // awaitLog waits for the log of a runner that has none yet; nil if none came.
-func (s *Server) awaitLog(r *http.Request, name string) (*os.File, error) {
+func (s *Server) awaitLog(r *http.Request, name string, path func(string) string) (*os.File, error) {
 	for s.known(name) {
-		f, err := os.Open(s.opt.Agent.LogPath(name))
+		f, err := os.Open(path(name))
 		if !errors.Is(err, fs.ErrNotExist) {
 			return f, err
 		}

@@ -34,6 +34,7 @@ type Agent interface {
 	Hold(name string, d time.Duration) error
 	Login(name string) (api.Login, error)
 	LogPath(name string) string
+	ConsolePath(name string) string
 }
 
 // Events is where live events come from; *event.Bus is one.
