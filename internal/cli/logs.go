@@ -16,7 +16,7 @@ func newLogs(a *app) *cobra.Command {
 			defer stop()
 			read := a.client().Log
 			if console {
-				read = a.client().Console
+				read = a.client().GuestConsole
 			}
 			err := read(ctx, args[0], follow, a.stdout)
 			if ended(ctx, err) {

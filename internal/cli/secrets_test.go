@@ -194,7 +194,7 @@ func (h *watchedHost) everythingServed(t *testing.T, metricsAt string) string {
 	}
 	for _, r := range runs {
 		_ = h.client.Log(ctx, r.Runner, false, &b)
-		_ = h.client.Console(ctx, r.Runner, false, &b)
+		_ = h.client.GuestConsole(ctx, r.Runner, false, &b)
 	}
 	if err := h.client.Metrics(ctx, &b); err != nil {
 		t.Error(err)

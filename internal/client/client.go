@@ -176,9 +176,9 @@ func (c *Client) Log(ctx context.Context, name string, follow bool, w io.Writer)
 	return c.log(ctx, name, url.Values{"follow": {strconv.FormatBool(follow)}}, w)
 }
 
-// Console copies what a runner's guest wrote to its console to w, as Log does
+// GuestConsole copies what a runner's guest wrote to its console to w, as Log does
 // with the log of its program.
-func (c *Client) Console(ctx context.Context, name string, follow bool, w io.Writer) error {
+func (c *Client) GuestConsole(ctx context.Context, name string, follow bool, w io.Writer) error {
 	return c.log(ctx, name, url.Values{"follow": {strconv.FormatBool(follow)}, "console": {"true"}}, w)
 }
 

@@ -256,7 +256,7 @@ func TestAGuestsConsole(t *testing.T) {
 	h.setRunners("r")
 	c := serve(t, daemon.Options{Agent: h, Events: &event.Bus{}})
 	var out bytes.Buffer
-	if err := c.Console(t.Context(), "r", false, &out); err == nil || !strings.Contains(err.Error(), "its guest has no console") {
+	if err := c.GuestConsole(t.Context(), "r", false, &out); err == nil || !strings.Contains(err.Error(), "its guest has no console") {
 		t.Errorf("no console: %v", err)
 	}
 	for path, text := range map[string]string{h.ConsolePath("r"): "panic\n", h.LogPath("r"): "job\n"} {
@@ -264,7 +264,7 @@ func TestAGuestsConsole(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := c.Console(t.Context(), "r", false, &out); err != nil || out.String() != "panic\n" {
+	if err := c.GuestConsole(t.Context(), "r", false, &out); err != nil || out.String() != "panic\n" {
 		t.Errorf("console %q, %v", out.String(), err)
 	}
 }
