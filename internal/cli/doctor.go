@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -88,20 +89,23 @@ func (a *app) runDoctor(ctx context.Context, f doctorFlags) error {
 func (a *app) configFindings(file string) (*config.Config, []doctor.Finding, error) {
 	path := a.configFile([]string{file})
 	cfg, err := a.loadHost(path)
-	found := doctor.Finding{Check: "configuration", Level: doctor.Well, Seen: path + " is well"}
 	problems, wrong := errors.AsType[problem.List](err)
 	switch {
 	case err == nil:
+		return cfg, []doctor.Finding{{Check: "configuration", Level: doctor.Well, Seen: path + " is well"}}, nil
 	case file == "" && errors.Is(err, fs.ErrNotExist):
 		return nil, []doctor.Finding{{Check: "configuration", Level: doctor.Unknown, Seen: path + " is not there", Mend: "tasuki init writes one"}}, nil
-	case wrong:
-		found = doctor.Finding{Check: "configuration", Level: doctor.Problem, Seen: fmt.Sprintf("%s has %s", path, count(len(problems), "mistake")),
-			Why: "the agent does not start with it", Mend: "tasuki config check " + path}
-		cfg = nil
-	default:
+	case !wrong:
 		return nil, nil, err
 	}
-	return cfg, []doctor.Finding{found}, nil
+	var found []doctor.Finding
+	for _, p := range problems {
+		mend := cmp.Or(p.Mend, "correct it, then: tasuki config check "+path)
+		p.Mend = ""
+		found = append(found, doctor.Finding{Check: "configuration", Level: doctor.Problem, Seen: p.Error(),
+			Why: "the agent does not start with it", Mend: mend})
+	}
+	return nil, found, nil
 }
 
 // doctorHost is what the checks must know of the agent of this machine. A
@@ -117,6 +121,12 @@ func (a *app) doctorHost(cfg *config.Config, trial bool) (doctor.Host, error) {
 	}
 	if cfg != nil {
 		describeHost(&h, cfg)
+	}
+	// Root looks for the one who runs the agent: who owns its home.
+	if owner := ownerOf(h.Home); h.OS == "linux" && h.UID == 0 && owner != "" {
+		if who, err := user.Lookup(owner); err == nil {
+			h.User, h.UID = owner, uid(who)
+		}
 	}
 	if trial && h.OS != "darwin" && slices.Contains(h.Drivers, "qemu") {
 		h.Accel, h.AccelReason = trialBoot(cfg)
@@ -138,6 +148,28 @@ func describeHost(h *doctor.Host, cfg *config.Config) {
 		largest = max(largest, int64(s.MemoryMiB)<<20)
 	}
 	h.GuestMemory = largest * int64(h.Slots)
+	h.Secrets = secretFiles(cfg)
+}
+
+// secretFiles are the files that a configuration names for what is secret.
+func secretFiles(cfg *config.Config) []string {
+	var out []string
+	add := func(s config.Source) {
+		if s.File != "" && !slices.Contains(out, s.File) {
+			out = append(out, s.File)
+		}
+	}
+	add(cfg.GitHub.Token)
+	add(cfg.GitHub.App.Key)
+	for _, acc := range cfg.GitHub.Accounts {
+		add(acc.Token)
+		add(acc.App.Key)
+	}
+	add(cfg.Metrics.Token)
+	for _, r := range cfg.Registries {
+		add(r.Password)
+	}
+	return out
 }
 
 // trialBoot lets the driver find out how guests run here.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 )
 
 // commonChecks concern every machine.
@@ -15,6 +16,12 @@ var commonChecks = []check{
 		why:  "the folder holds login keys of guests and the agent's socket: who reads it is in every guest",
 		when: func(h Host) bool { return h.Home != "" },
 		look: lookAtHome,
+	},
+	{
+		name: "secrets",
+		why:  "who reads these files manages your runners; and the agent refuses what others can read",
+		when: func(h Host) bool { return len(h.Secrets) > 0 },
+		look: lookAtSecrets,
 	},
 	{
 		name: "disk-space",
@@ -33,6 +40,24 @@ var commonChecks = []check{
 			return well("%s are free below %s", gigabytes(free), h.Home)
 		},
 	},
+}
+
+// lookAtSecrets stops at the first file that is not the agent's alone.
+func lookAtSecrets(_ context.Context, m Machine, h Host) verdict {
+	for _, path := range h.Secrets {
+		f, err := m.Stat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return byHand(Problem, path+" is not there", "write it: sudo install -m 0600 -o "+h.User+" /dev/stdin "+path)
+		case err != nil:
+			return unasked(path, err)
+		case f.Mode.Perm()&0o077 != 0:
+			return bad(Problem, fmt.Sprintf("others can read %s (mode %04o)", path, f.Mode.Perm()), sudo("chmod", "600", path))
+		case f.UID != h.UID:
+			return bad(Problem, fmt.Sprintf("%s belongs to another user (%d) than the agent, %s", path, f.UID, h.User), sudo("chown", h.User, path))
+		}
+	}
+	return well("%s: nobody but %s reads them", strings.Join(h.Secrets, ", "), h.User)
 }
 
 func lookAtHome(_ context.Context, m Machine, h Host) verdict {

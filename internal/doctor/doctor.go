@@ -60,6 +60,9 @@ type Host struct {
 	// why; empty: it was not tried.
 	Accel, AccelReason string
 	FreeFloor          int64 // bytes that shall stay free on the disk; 0: 20 GB
+	// Secrets are the files that the configuration names for tokens, keys and
+	// passwords.
+	Secrets []string
 }
 
 func (h Host) uses(driver string) bool { return slices.Contains(h.Drivers, driver) }

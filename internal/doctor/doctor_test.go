@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "write the golden files")
 
 // recorded is a machine that was written down: what each program printed, what
 // each file is. A file of an archive is named by the question: "$ pmset -g",
-// "stat /dev/kvm" (mode and owner), "file PATH", "space", "clones".
+// "stat /dev/kvm" (mode and owner, or "missing"), "file PATH", "space", "clones".
 type recorded struct {
 	t       *testing.T
 	answers map[string]string
@@ -64,7 +64,7 @@ func (r recorded) Run(ctx context.Context, program string, args ...string) (doct
 
 func (r recorded) Stat(path string) (f doctor.File, err error) {
 	text, ok := r.answers["stat "+path]
-	if !ok {
+	if !ok || text == "missing\n" {
 		return f, fs.ErrNotExist
 	}
 	var mode uint32
@@ -98,9 +98,9 @@ func (r recorded) Clones(string) error {
 
 var hosts = map[string]doctor.Host{
 	"darwin": {OS: "darwin", User: "ci", UID: 501, Home: "/Users/ci/.tasuki", Drivers: []string{"tart"}, Slots: 2,
-		GuestMemory: 12 << 30, Softnet: true},
+		GuestMemory: 12 << 30, Softnet: true, Secrets: []string{"/Users/ci/github-token"}},
 	"linux": {OS: "linux", User: "ci", UID: 1000, Home: "/home/ci/.tasuki", Drivers: []string{"qemu"}, Slots: 4,
-		GuestMemory: 16 << 30, Internet: true, Accel: "kvm"},
+		GuestMemory: 16 << 30, Internet: true, Accel: "kvm", Secrets: []string{"/etc/tasuki/github-token"}},
 }
 
 func examine(t *testing.T, host string, archives ...string) []doctor.Finding {

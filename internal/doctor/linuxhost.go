@@ -23,6 +23,12 @@ var linuxChecks = []check{
 		look: lookAtKVM,
 	},
 	program("qemu-img", "qemu-utils", "it makes the disks of guests", func(h Host) bool { return h.uses("qemu") }),
+	{
+		name: "firmware",
+		why:  "images with a partition table, as tasuki image build makes them, boot by UEFI",
+		when: func(h Host) bool { return h.uses("qemu") },
+		look: lookAtFirmware,
+	},
 	program("passt", "passt", "it gives guests the internet and keeps this host's loopback from them", func(h Host) bool { return h.Internet }),
 	{
 		name: "memory",
@@ -78,6 +84,9 @@ var linuxChecks = []check{
 				return well("the clock is kept by NTP")
 			case strings.TrimSpace(out.Text) == "no":
 				return bad(Warning, "the clock is not kept by NTP", sudo("timedatectl", "set-ntp", "true"))
+			case strings.Contains(out.Text, "not been booted with systemd"):
+				return byHand(Unknown, "systemd does not run here, so that nobody says what keeps the clock",
+					"tasuki github check compares it with GitHub's")
 			}
 			return odd("timedatectl", out.Text)
 		},
@@ -99,6 +108,32 @@ func missing(name, pkg string, err error) verdict {
 	v := unasked(name, err)
 	v.level, v.commands = Problem, [][]string{sudo("apt-get", "install", "-y", pkg)}
 	return v
+}
+
+// firmwares are where the driver looks for UEFI, and Debian's package.
+var firmwares = map[string]struct {
+	pkg   string
+	paths []string
+}{
+	"x86_64":  {"ovmf", []string{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/local/share/qemu/edk2-x86_64-code.fd"}},
+	"aarch64": {"qemu-efi-aarch64", []string{"/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd", "/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/local/share/qemu/edk2-aarch64-code.fd"}},
+}
+
+func lookAtFirmware(ctx context.Context, m Machine, _ Host) verdict {
+	arch, err := m.Run(ctx, "uname", "-m")
+	if err != nil {
+		return unasked("uname", err)
+	}
+	known, ok := firmwares[strings.TrimSpace(arch.Text)]
+	if !ok {
+		return odd("uname", arch.Text)
+	}
+	for _, path := range known.paths {
+		if _, err := m.Stat(path); err == nil {
+			return well("UEFI is %s", path)
+		}
+	}
+	return bad(Warning, "there is no UEFI for guests", sudo("apt-get", "install", "-y", known.pkg))
 }
 
 var qemuVersion = regexp.MustCompile(`version (\d+)\.(\d+)`)
