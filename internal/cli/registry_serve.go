@@ -192,13 +192,16 @@ func registryOptions(ctx context.Context, conf config.RegistryServer, log *slog.
 		return opt, fmt.Errorf("token for metrics: %w", err)
 	}
 	for _, m := range conf.Mirrors {
-		password, err := m.Password.Read(ctx)
-		if err != nil {
+		if _, err := m.Password.Read(ctx); err != nil {
 			return opt, fmt.Errorf("password of mirror %q: %w", m.Upstream, err)
 		}
-		opt.Mirrors = append(opt.Mirrors, registry.Mirror{
-			Name: m.Name, Upstream: m.Upstream, Username: m.Username, Password: password, Keep: time.Duration(m.Keep),
-		})
+		mirror := registry.Mirror{Name: m.Name, Upstream: m.Upstream, Username: m.Username, Password: m.Password.Read, Keep: time.Duration(m.Keep)}
+		if m.CA != "" {
+			if mirror.Roots, err = rootsOf(m.CA); err != nil {
+				return opt, fmt.Errorf("authorities of mirror %q: %w", m.Upstream, err)
+			}
+		}
+		opt.Mirrors = append(opt.Mirrors, mirror)
 	}
 	return opt, nil
 }

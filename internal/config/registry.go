@@ -36,6 +36,7 @@ type Mirror struct {
 	Name     string   `yaml:"name,omitempty" doc:"Its word in references. Empty: the upstream's host." example:"github"`
 	Username string   `yaml:"username,omitempty" doc:"Who logs in there."`
 	Password Source   `yaml:"password,omitempty" doc:"Password or token of that user. It never stands in this file."`
+	CA       string   `yaml:"ca,omitempty" doc:"A file with certificates in PEM of authorities that its address may be signed by, beside the system's. Relative: to the configuration's folder." example:"upstream-ca.pem"`
 	Keep     Duration `yaml:"keep,omitempty" doc:"How long an image stays that nobody pulls. 0s: 30 days."`
 }
 
@@ -83,6 +84,7 @@ func (k *checker) registryServer() {
 
 func (k *checker) mirror(where string, m *Mirror, seen []string) (name string) {
 	k.source(where+".password", &m.Password)
+	k.authorities(where+".ca", &m.CA)
 	if m.Upstream == "" {
 		k.bad(at(where), "a mirror names no upstream", "add upstream: HOST, such as ghcr.io")
 	}

@@ -15,8 +15,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-
-	"github.com/mirego/tasuki/internal/base/secret"
 )
 
 // A client that we did not write: pushes as a writer, pulls as a reader,
@@ -45,7 +43,7 @@ func TestGoContainerregistryIsServed(t *testing.T) {
 	}
 	want, _ := img.Digest()
 
-	front, err := New(Options{Dir: t.TempDir(), Log: s.log, Mirrors: []Mirror{{Name: "up", Upstream: ts.URL, Username: "mac", Password: secret.New("right password")}}})
+	front, err := New(Options{Dir: t.TempDir(), Log: s.log, Mirrors: []Mirror{{Name: "up", Upstream: ts.URL, Username: "mac", Password: known("right password")}}})
 	if err != nil {
 		t.Fatal(err)
 	}

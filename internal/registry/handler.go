@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -78,6 +79,7 @@ type recorder struct {
 	finished bool // a refusal was written; the library writes on
 	moved    time.Time
 	onHeader func(http.Header)
+	trouble  atomic.Pointer[trouble] // replaces a refusal
 }
 
 // Unwrap is for http.ResponseController.
@@ -92,6 +94,11 @@ func (rec *recorder) code() int {
 
 func (rec *recorder) WriteHeader(status int) {
 	if rec.finished || rec.status >= 200 {
+		return
+	}
+	if t := rec.trouble.Swap(nil); t != nil && status >= http.StatusBadRequest {
+		t.answer(rec)
+		rec.finished = true
 		return
 	}
 	rec.status = status

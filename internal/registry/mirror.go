@@ -3,6 +3,8 @@ package registry
 import (
 	"context"
 	"crypto/subtle"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -21,14 +23,8 @@ import (
 // mirrorPrefix begins the repositories that are another registry's.
 const mirrorPrefix = "mirror"
 
-const (
-	// probeTimeout bounds looking whether an upstream answers.
-	probeTimeout = 10 * time.Second
-	// probeEvery is the least time between two looks at one that did not.
-	probeEvery = 30 * time.Second
-	// passTimeout bounds passing one blob through.
-	passTimeout = 2 * time.Hour
-)
+// passTimeout bounds passing one blob through.
+const passTimeout = 2 * time.Hour
 
 // Mirror is another registry that is pulled through this one.
 type Mirror struct {
@@ -37,9 +33,13 @@ type Mirror struct {
 	Name string
 	// Upstream is its address: a host, with a port if need be, or a URL.
 	Upstream string
-	// Username and Password log in there; empty means anonymous.
+	// Username logs in there, with the password that Password returns, which is
+	// asked again every few minutes; an empty name is nobody.
 	Username string
-	Password secret.String
+	Password func(context.Context) (secret.String, error)
+	// Roots are the authorities that may have signed its certificate, and that
+	// of who gives out its tokens; nil means the system's.
+	Roots *x509.CertPool
 	// Keep is how long an image stays that nobody pulls; 0 means 30 days.
 	Keep time.Duration
 }
@@ -68,21 +68,19 @@ func (m Mirror) resolve() (name, base string, err error) {
 	return name, u.Scheme + "://" + u.Host, nil
 }
 
-// mirror is a depot that is filled from an upstream. The library's instance
-// for it can only be made while the upstream answers; until then, and after a
-// restart while it is down, a plain instance serves what is kept.
+// mirror is a depot that is filled from an upstream. While that does not
+// answer, it serves what it has.
 type mirror struct {
 	depot
 	opt  Mirror
 	name string
 	base string
-	s    *Server
+	up   *upstream
+	live app // passes through
+	kept app // serves what is there, and writes nothing
 
-	mu     sync.Mutex
-	kept   app
-	live   app       // nil until the upstream has answered once
-	next   time.Time // when the upstream is looked at again
-	client *http.Client
+	mu      sync.Mutex
+	passing map[string]chan struct{} // blobs on their way, closed when they are here
 }
 
 // app is what the library's App is to us.
@@ -92,6 +90,9 @@ type app interface {
 }
 
 func (s *Server) newMirror(opt Mirror) (*mirror, error) {
+	if err := registerUpstream(); err != nil {
+		return nil, err
+	}
 	name, base, err := opt.resolve()
 	if err != nil {
 		return nil, err
@@ -99,76 +100,28 @@ func (s *Server) newMirror(opt Mirror) (*mirror, error) {
 	if opt.Keep == 0 {
 		opt.Keep = 30 * 24 * time.Hour
 	}
-	dir := filepath.Join(s.dir, "mirrors", name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	m := &mirror{depot: depot{dir: filepath.Join(s.dir, "mirrors", name)}, opt: opt, name: name, base: base, passing: map[string]chan struct{}{}}
+	if err := os.MkdirAll(m.dir, 0o755); err != nil {
 		return nil, err
 	}
-	kept, err := newApp(s.id, appConfig(dir, true, s.access))
-	if err != nil {
+	if m.up, err = newUpstream(base, opt, s.log.With("mirror", name)); err != nil {
 		return nil, err
 	}
-	return &mirror{
-		depot: depot{dir: dir}, opt: opt, name: name, base: base, s: s, kept: kept,
-		client: &http.Client{Timeout: probeTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
-	}, nil
+	if m.kept, err = newApp(s.id, appConfig(m.dir, true, s.access)); err != nil {
+		return nil, err
+	}
+	conf := appConfig(m.dir, false, s.access)
+	never, pass := time.Duration(0), passTimeout // our collector decides what is kept
+	conf.Proxy = configuration.Proxy{RemoteURL: upstreamScheme + "://" + name, TTL: &never, CacheWriteTimeout: &pass}
+	if m.live, err = newApp(s.id, conf); err != nil {
+		return nil, errors.Join(err, m.kept.Shutdown())
+	}
+	return m, nil
 }
 
 func (m *mirror) close() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.live != nil {
-		if err := m.live.Shutdown(); err != nil {
-			return err
-		}
-	}
-	return m.kept.Shutdown()
-}
-
-// handler is the instance to serve with now.
-func (m *mirror) handler(ctx context.Context) http.Handler {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.live != nil {
-		return m.live
-	}
-	if time.Now().Before(m.next) {
-		return m.kept
-	}
-	err := m.connect(ctx)
-	if err != nil {
-		m.next = time.Now().Add(probeEvery)
-		m.s.log.Warn("upstream does not answer; its mirror serves what it has", "mirror", m.name, "upstream", m.base, "err", err)
-		return m.kept
-	}
-	return m.live
-}
-
-// connect makes the instance that asks the upstream. Making it asks the
-// upstream without a deadline, so we ask first.
-func (m *mirror) connect(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.base+"/v2/", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := m.client.Do(req)
-	if err != nil {
-		return err
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode >= http.StatusInternalServerError {
-		return fmt.Errorf("it answered %s", resp.Status)
-	}
-	conf := appConfig(m.dir, false, m.s.access)
-	never, pass := time.Duration(0), passTimeout // our collector decides what is kept
-	conf.Proxy = configuration.Proxy{
-		RemoteURL: m.base, Username: m.opt.Username, Password: m.opt.Password.Reveal(), TTL: &never, CacheWriteTimeout: &pass,
-	}
-	live, err := newApp(m.s.id, conf)
-	if err != nil {
-		return err
-	}
-	m.live = live
-	return nil
+	m.up.close()
+	return errors.Join(m.live.Shutdown(), m.kept.Shutdown())
 }
 
 // serveMirror serves /v2/mirror/NAME/…, of which rest is what comes after "mirror/".
@@ -191,10 +144,46 @@ func (s *Server) serveMirror(w http.ResponseWriter, r *http.Request, rest string
 	defer leave()
 	if free, err := s.free(s.dir); err == nil && free < spareDisk {
 		s.log.Warn("mirror serves what it has: the disk is full", "mirror", name, "free", free)
+		if rec, ok := w.(*recorder); ok {
+			rec.trouble.Store(&trouble{http.StatusInsufficientStorage, "UNAVAILABLE", 0, "the registry's disk is full, and this is not kept here"})
+		}
 		m.serve(w, r, path, m.kept)
 		return
 	}
-	m.serve(w, r, path, m.handler(r.Context()))
+	if rt := parseRoute("/v2/" + path); rt.kind == kindBlob && r.Method == http.MethodGet {
+		defer m.oneAtATime(r.Context(), rt.reference)()
+	}
+	m.serve(w, r, path, m.live)
+}
+
+// oneAtATime lets one client bring a blob here and those that ask meanwhile
+// wait for it, as long as clients wait for the head of an answer: else a fleet
+// that pulls one image fetches it once for each host.
+func (m *mirror) oneAtATime(ctx context.Context, digest string) (done func()) {
+	if _, err := os.Stat(filepath.Join(m.blobPath(digest), "data")); err == nil || m.blobPath(digest) == "" {
+		return func() {}
+	}
+	m.mu.Lock()
+	first := m.passing[digest]
+	if first == nil {
+		mine := make(chan struct{})
+		m.passing[digest] = mine
+		m.mu.Unlock()
+		return func() {
+			m.mu.Lock()
+			delete(m.passing, digest)
+			m.mu.Unlock()
+			close(mine)
+		}
+	}
+	m.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	select {
+	case <-first:
+	case <-ctx.Done():
+	}
+	return func() {}
 }
 
 func (m *mirror) serve(w http.ResponseWriter, r *http.Request, path string, app http.Handler) {
@@ -206,7 +195,7 @@ func (m *mirror) serve(w http.ResponseWriter, r *http.Request, path string, app 
 			}
 		}
 	}
-	inner := r.Clone(r.Context())
+	inner := r.Clone(context.WithValue(r.Context(), mirrorKey{}, m))
 	inner.URL.Path, inner.URL.RawPath = "/v2/"+path, ""
 	inner.RequestURI = inner.URL.RequestURI()
 	app.ServeHTTP(w, inner)
