@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mirego/tasuki/internal/config"
+	"github.com/mirego/tasuki/internal/console"
 	"github.com/mirego/tasuki/internal/daemon"
 	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/eventlog"
@@ -77,7 +78,8 @@ func (a *app) runHost(ctx context.Context, file string, log *slog.Logger) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, claim.Release()) }()
-	h, err := newHost(ctx, cfg, log)
+	feed := new(console.Feed)
+	h, err := newHost(ctx, cfg, log, feed)
 	if err != nil {
 		return err
 	}
@@ -86,10 +88,15 @@ func (a *app) runHost(ctx context.Context, file string, log *slog.Logger) (err e
 	if err != nil {
 		return err
 	}
+	web, err := h.console(cfg, feed, log)
+	if err != nil {
+		return err
+	}
 	reload := reloader(h, log, func() (*config.Config, error) { return a.loadHost(file) })
 	server := daemon.New(daemon.Options{
 		Agent: h.agent, Events: h.bus, Reload: reload, Log: log,
 		Metrics: h.watch.metrics.Handler(), Complete: h.watch.complete, Runs: h.watch.runs(),
+		Console: web.Link,
 		Past: func(since time.Time) iter.Seq2[event.Event, error] {
 			return eventlog.Read(eventsDir(cfg.Host.Home), since)
 		},
@@ -107,6 +114,7 @@ func (a *app) runHost(ctx context.Context, file string, log *slog.Logger) (err e
 		}
 	})
 	work.Go(func() { h.watch.run(life) })
+	work.Go(func() { web.Run(life) })
 	watchSignals(life, signals, log, h.agent.Shutdown, end, reload)
 	work.Wait()
 	log.Info("agent ended", "err", errors.Join(agentErr, serverErr))

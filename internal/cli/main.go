@@ -28,6 +28,7 @@ var commands = []func(*app) *cobra.Command{
 	newInit,
 	newHostGroup,
 	newStatus,
+	newConsole,
 	newWhy,
 	newDrain,
 	newResume,

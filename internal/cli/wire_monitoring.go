@@ -84,6 +84,7 @@ func (m *monitoring) unchangeable(cfg *config.Config) error {
 	}{
 		{"metrics", reflect.DeepEqual(m.cfg.Metrics, cfg.Metrics)},
 		{"history", m.cfg.History == cfg.History},
+		{"console", reflect.DeepEqual(m.cfg.Console, cfg.Console)},
 		{"runner_releases", m.cfg.Releases == cfg.Releases},
 		{"logs", m.cfg.Logs == cfg.Logs},
 	} {

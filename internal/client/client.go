@@ -125,6 +125,12 @@ func values(q api.RunQuery) url.Values {
 	return v
 }
 
+// ConsoleLink returns a link that lets one browser into the web console, once.
+func (c *Client) ConsoleLink(ctx context.Context) (api.ConsoleLink, error) {
+	var l api.ConsoleLink
+	return l, c.call(ctx, http.MethodPost, "/v1/console", nil, &l)
+}
+
 // Drain takes no new runners in a pool, or on the host if pool is empty.
 func (c *Client) Drain(ctx context.Context, pool string) error {
 	return c.call(ctx, http.MethodPost, "/v1/drain?pool="+url.QueryEscape(pool), nil, nil)

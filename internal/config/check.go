@@ -62,6 +62,7 @@ func (k *checker) all() {
 	k.github()
 	k.registries()
 	k.monitoring()
+	k.console()
 	k.registryServer()
 	for i := range k.c.Pools {
 		p := &poolChecker{checker: k, p: &k.c.Pools[i], path: fmt.Sprintf("pools[%d]", i)}

@@ -15,6 +15,7 @@ type Config struct {
 	Releases   RunnerReleases `yaml:"runner_releases,omitempty" doc:"The releases of the runner program that are kept on this host."`
 	History    History        `yaml:"history,omitempty" doc:"What is kept of runners that are gone."`
 	Logs       Logs           `yaml:"logs,omitempty" doc:"What is kept of the logs and consoles of runners that are gone."`
+	Console    Console        `yaml:"console,omitempty" doc:"The web console of this host."`
 	Defaults   Settings       `yaml:"defaults,omitempty" doc:"Settings of every pool that does not say otherwise. All keys of a pool but its name."`
 	Pools      []Pool         `yaml:"pools" doc:"What runs here. The order decides who is served first when slots are short."`
 

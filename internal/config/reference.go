@@ -31,6 +31,7 @@ func Reference() string {
 	section(&b, "runner_releases", "Runner_releases", reflect.ValueOf(d.Releases))
 	section(&b, "history", "History", reflect.ValueOf(d.History))
 	section(&b, "logs", "Logs", reflect.ValueOf(d.Logs))
+	section(&b, "console", "Console", reflect.ValueOf(d.Console))
 	b.WriteString("## Defaults\n\n`defaults` has every key of a pool but `name`. A pool's value takes the place of\nthe default; a list replaces the list, a map adds to the map.\n\n")
 	section(&b, "pools[]", "Pools", reflect.ValueOf(Pool{Settings: d.Defaults}))
 	section(&b, "pools[].scaleset", "Scaleset", reflect.ValueOf(ScaleSet{}))

@@ -16,6 +16,7 @@
 //	POST /v1/runners/NAME/hold     api.Hold
 //	GET  /v1/runners/NAME/login    api.Login
 //	GET  /v1/runners/NAME/log      the runner program's log; ?follow=true
+//	POST /v1/console               api.ConsoleLink
 //
 // An answer of 400 or more is an api.Error.
 package daemon

@@ -80,6 +80,18 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+func (s *Server) console(w http.ResponseWriter, r *http.Request) error {
+	if s.opt.Console == nil {
+		return fmt.Errorf("cannot open the console: this agent has none: %w", vm.ErrUnsupported)
+	}
+	link, err := s.opt.Console(r.Context())
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	return answer(w, link)
+}
+
 func (s *Server) drain(w http.ResponseWriter, r *http.Request) error {
 	return done(w, s.opt.Agent.Drain(r.URL.Query().Get("pool")))
 }

@@ -62,7 +62,9 @@ type Options struct {
 	Complete func(*api.Status)
 	// Runs is the history of runners; nil: none is kept.
 	Runs Runs
-	Log  *slog.Logger // nil: discarded
+	// Console makes a link into the web console; nil: there is none.
+	Console func(context.Context) (api.ConsoleLink, error)
+	Log     *slog.Logger // nil: discarded
 }
 
 // Server is the API of one agent.
@@ -96,6 +98,7 @@ func (s *Server) Handler() http.Handler {
 		"POST /v1/pools/{name}/image/pin":      s.pinImage,
 		"GET /v1/runs":                         s.runs,
 		"GET /v1/stats":                        s.stats,
+		"POST /v1/console":                     s.console,
 		"GET /metrics":                         s.metrics,
 		"GET /healthz":                         s.health,
 		"/":                                    s.nowhere,

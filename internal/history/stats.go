@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -225,19 +224,24 @@ func (h *History) Stats(ctx context.Context, q api.RunQuery) (api.RunStats, erro
 	if err != nil {
 		return api.RunStats{}, fmt.Errorf("cannot read the history: %w", err)
 	}
+	return sum.told(q.Since, q.Until), nil
+}
+
+// told returns what a tally amounts to.
+func (t tally) told(since, until time.Time) api.RunStats {
 	out := api.RunStats{
-		Since: q.Since, Until: q.Until, Runs: sum.Runs, Jobs: sum.Jobs, Failed: sum.Failed, Busy: float64(sum.Busy) / 1000,
-		Queue: sum.Waited.told(), Turnaround: sum.Turnaround.told(), Job: sum.Worked.told(),
+		Since: since, Until: until, Runs: t.Runs, Jobs: t.Jobs, Failed: t.Failed, Busy: float64(t.Busy) / 1000,
+		Queue: t.Waited.told(), Turnaround: t.Turnaround.told(), Job: t.Worked.told(),
 		Conclusions: map[string]int{}, Failures: []api.Failure{},
 	}
-	maps.Copy(out.Conclusions, sum.Conclusions)
-	for reason, n := range sum.Failures {
+	maps.Copy(out.Conclusions, t.Conclusions)
+	for reason, n := range t.Failures {
 		out.Failures = append(out.Failures, api.Failure{Reason: reason, Count: n})
 	}
 	slices.SortFunc(out.Failures, func(a, b api.Failure) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Reason, b.Reason))
 	})
-	return out, nil
+	return out
 }
 
 // sumUp takes whole hours from their sums, and the rest from the runs.
@@ -257,32 +261,15 @@ func sumUp(ctx context.Context, tx *sql.Tx, q api.RunQuery) (sum tally, err erro
 	if !to.After(from) {
 		return sum, addRuns(ctx, tx, &sum, q)
 	}
-	head, tail := q, q
-	head.Until, tail.Since = from, to
+	head, whole, tail := q, q, q
+	head.Until, whole.Since, whole.Until, tail.Since = from, from, to, to
 	if err := addRuns(ctx, tx, &sum, head); err != nil {
 		return sum, err
 	}
 	if err := addRuns(ctx, tx, &sum, tail); err != nil {
 		return sum, err
 	}
-	rows, err := tx.QueryContext(ctx, "SELECT sums FROM hours WHERE hour >= ? AND hour < ? AND (? = '' OR pool = ?)",
-		from.UnixMilli(), to.UnixMilli(), q.Pool, q.Pool)
-	if err != nil {
-		return sum, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var text sql.RawBytes
-		var t tally
-		if err := rows.Scan(&text); err != nil {
-			return sum, err
-		}
-		if err := json.Unmarshal(text, &t); err != nil {
-			return sum, err
-		}
-		sum.merge(t)
-	}
-	return sum, rows.Err()
+	return sum, eachHour(ctx, tx, whole, func(_ int64, t tally) { sum.merge(t) })
 }
 
 // addRuns adds the runs that ended from Since on and before Until.
