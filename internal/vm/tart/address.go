@@ -17,10 +17,18 @@ import (
 // errDied: the guest's tart run ended while we asked for something.
 var errDied = errors.New("its tart run ended meanwhile")
 
-// Address implements vm.Addresser, by tart ip. Leases are asked first, as every
-// clone has a MAC address that no old lease names, then the guest agent; the
-// ARP table is useless behind softnet. The answer is raced against the death of
-// tart run, which tart ip does not notice.
+// resolvers are tart ip's ways to an address, the surest first. Every clone has a
+// MAC address that no old lease names; the guest agent knows in every network;
+// softnet's guests are in no ARP table, and others may be there late.
+func resolvers(open bool) []string {
+	if open {
+		return []string{"dhcp", "agent", "arp"}
+	}
+	return []string{"dhcp", "agent"}
+}
+
+// Address implements vm.Addresser, by tart ip. The answer is raced against the
+// death of tart run, which tart ip does not notice.
 func (d *Driver) Address(ctx context.Context, name string) (string, error) {
 	fail := func(err error) (string, error) {
 		return "", fmt.Errorf("cannot give an address of the guest %q: %w", name, err)
@@ -35,7 +43,7 @@ func (d *Driver) Address(ctx context.Context, name string) (string, error) {
 	ctx, stop := raceDeath(ctx, g)
 	defer stop()
 	var errs []error
-	for _, resolver := range []string{"dhcp", "agent"} {
+	for _, resolver := range resolvers(g.rec.Machine.OpenNetwork) {
 		out, err := d.call(ctx, call{args: []string{"ip", name, "--resolver", resolver}, limit: d.times.ip})
 		if ctx.Err() != nil {
 			return fail(context.Cause(ctx))

@@ -98,10 +98,6 @@ func says(err error, words string) bool {
 // noSuchMachine: tart does not know the name.
 func noSuchMachine(err error) bool { return says(err, "does not exist") }
 
-// turnFile is the lock between processes that use this driver on one folder
-// of tart's. tart ignores what it does not know there.
-const turnFile = "tasuki.lock"
-
 // takeTurn waits until nobody else changes tart's folder.
 func (d *Driver) takeTurn(ctx context.Context) (leave func(), err error) {
 	select {
@@ -109,10 +105,10 @@ func (d *Driver) takeTurn(ctx context.Context) (leave func(), err error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("cannot wait for other calls of tart: %w", context.Cause(ctx))
 	}
-	f, err := os.OpenFile(filepath.Join(d.opt.TartHome, turnFile), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(d.opt.TartHome, turnFile), os.O_RDWR, 0)
 	if err != nil {
 		<-d.turn
-		return nil, fmt.Errorf("cannot wait for other calls of tart: %w", err)
+		return nil, d.away(err)
 	}
 	leave = func() { _ = f.Close(); <-d.turn }
 	pace := backoff.Policy{First: 5 * time.Millisecond, Most: 200 * time.Millisecond}

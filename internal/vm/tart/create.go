@@ -93,19 +93,25 @@ func (d *Driver) clone(ctx context.Context, spec vm.Spec) error {
 	}
 	defer leave()
 	// tart prunes its cache by itself unless this is there, even under a clone.
-	_, err = d.call(ctx, call{args: []string{"clone", name, spec.Name}, env: []string{"TART_NO_AUTO_PRUNE="}, limit: d.times.clone})
+	// By its mark a clone is found that outlives us.
+	env := []string{"TART_NO_AUTO_PRUNE=", d.mark(spec.Name)}
+	if isSnapshot(spec.Image) {
+		err = d.cloneSnapshot(ctx, spec.Image, spec.Name)
+	} else {
+		_, err = d.call(ctx, call{args: []string{"clone", name, spec.Name}, env: env, limit: d.times.clone})
+	}
 	if err != nil {
 		return err
 	}
 	args := []string{"set", spec.Name, "--random-mac", "--random-serial",
 		"--cpu", strconv.Itoa(cmp.Or(spec.CPUs, defaultCPUs)), "--memory", strconv.Itoa(cmp.Or(spec.MemoryMiB, defaultMemoryMiB))}
-	if spec.DiskGB > 0 {
+	if grows(spec) {
 		args = append(args, "--disk-size", strconv.Itoa(spec.DiskGB))
 	}
 	if spec.Machine.Display != "" {
 		args = append(args, "--display", spec.Machine.Display)
 	}
-	_, err = d.call(ctx, call{args: args, limit: d.times.set})
+	_, err = d.call(ctx, call{args: args, env: env, limit: d.times.set})
 	if says(err, "at minimum") || says(err, "disk size") {
 		return fmt.Errorf("%w: %w", err, vm.ErrSpec)
 	}
@@ -125,9 +131,9 @@ func (d *Driver) checkSpec(spec vm.Spec) error {
 		return bad("its name does not begin with %q", d.opt.Prefix)
 	case spec.Owner.Installation != d.opt.Installation:
 		return bad("it belongs to the installation %q, this one is %q", spec.Owner.Installation, d.opt.Installation)
-	case ref.IsZero():
+	case ref.IsZero() && !isSnapshot(spec.Image):
 		return bad("the image %q has no name and digest", spec.Image.Ref)
-	case !d.Cached(ref):
+	case !isSnapshot(spec.Image) && !d.Cached(ref):
 		return fmt.Errorf("tart does not have the image %s: %w", ref, image.ErrNotFound)
 	case len(spec.Media) > 0:
 		return bad("tart attaches no media")

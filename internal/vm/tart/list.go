@@ -20,34 +20,45 @@ type row struct {
 	Running bool
 }
 
-// rows asks tart for its machines. It meets one that is just deleted and fails
-// then, so it is asked twice.
+// rows asks tart for its machines. It meets one that is just deleted, or a
+// configuration that is just written, and fails then, so it is asked twice.
 func (d *Driver) rows(ctx context.Context) (map[string]row, error) {
 	leave, err := d.takeTurn(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	c := call{args: []string{"list", "--source", "local", "--format", "json"}, limit: d.times.list}
-	out, err := d.call(ctx, c)
-	if _, failed := errors.AsType[*callError](err); failed {
+	all, err := d.askRows(ctx)
+	_, failed := errors.AsType[*callError](err)
+	if failed || errors.Is(err, errTorn) {
 		if err := backoff.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return nil, err
 		}
-		out, err = d.call(ctx, c)
+		all, err = d.askRows(ctx)
 	}
 	if err != nil {
 		return nil, err
-	}
-	var all []row
-	if err := json.Unmarshal([]byte(out), &all); err != nil {
-		return nil, fmt.Errorf("cannot read what tart list printed: %w", err)
 	}
 	byName := make(map[string]row, len(all))
 	for _, r := range all {
 		byName[r.Name] = r
 	}
 	return byName, nil
+}
+
+// errTorn: tart printed what is no list.
+var errTorn = errors.New("cannot read what tart list printed")
+
+func (d *Driver) askRows(ctx context.Context) ([]row, error) {
+	out, err := d.call(ctx, call{args: []string{"list", "--source", "local", "--format", "json"}, limit: d.times.list})
+	if err != nil {
+		return nil, err
+	}
+	var all []row
+	if err := json.Unmarshal([]byte(out), &all); err != nil {
+		return nil, fmt.Errorf("%w: %w", errTorn, err)
+	}
+	return all, nil
 }
 
 // List implements vm.Driver.

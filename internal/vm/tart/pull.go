@@ -36,6 +36,9 @@ func (d *Driver) Pull(ctx context.Context, ref image.Ref, login Login, progress 
 	if ref.Digest() == "" {
 		return fmt.Errorf("cannot pull %s: it names no digest", ref)
 	}
+	if err := d.here(); err != nil {
+		return fmt.Errorf("cannot pull %s: %w", ref, err)
+	}
 	pace := backoff.Policy{First: 2 * time.Second, Most: time.Minute}
 	for n := 1; !d.Cached(ref); n++ {
 		err := d.pullOnce(ctx, ref, login, progress)

@@ -17,12 +17,6 @@ import (
 	"github.com/mirego/tasuki/internal/vm"
 )
 
-// Words of tart run, by which we know why it ended.
-const (
-	limitWords = "exceeds the system limit"
-	crashWords = "guest has stopped the virtual machine due to error: "
-)
-
 // markName is in the environment of each tart run of ours, with the path of the
 // guest's folder: one that was started and not yet written down is found by it.
 const markName = "TASUKI_TART_GUEST"
@@ -52,7 +46,10 @@ func (d *Driver) Start(ctx context.Context, name string) error {
 	if g.broken != "" {
 		return fmt.Errorf("cannot start the guest %q: it is broken, destroy it: %s", name, g.broken)
 	}
-	if err := d.startWithin(ctx, g); err != nil {
+	if err = d.readVersion(ctx); err == nil {
+		err = d.startWithin(ctx, g)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot start the guest %q: %w", name, err)
 	}
 	return nil
@@ -151,33 +148,6 @@ func (d *Driver) await(ctx context.Context, g *guest, id proc.ID, held func()) e
 			return err
 		}
 	}
-}
-
-// ended says why tart run ended, from its own words.
-func ended(g *guest) error {
-	words := lastWords(g.path(logFile))
-	has := func(parts ...string) bool {
-		for _, p := range parts {
-			if strings.Contains(words, p) {
-				return true
-			}
-		}
-		return false
-	}
-	switch {
-	case has(limitWords):
-		return fmt.Errorf("%s: %w", words, vm.ErrLimit)
-	case has("SecKeyCreateRandomKey", "Failed to generate keypair", "Interaction is not allowed with the Security Server"):
-		return fmt.Errorf("%s; the login keychain is locked or nobody is logged in at the screen of this Mac: turn automatic login on, and keep the agent in that user's session (a LaunchAgent)", words)
-	case has("SoftnetError", "Softnet process terminated"):
-		return fmt.Errorf("%s; softnet needs the SUID bit: sudo chown root $(readlink -f $(which softnet)) && sudo chmod u+s $(readlink -f $(which softnet))", words)
-	case has(crashWords):
-		_, crash, _ := strings.Cut(words, crashWords)
-		return fmt.Errorf("the guest crashed: %s", crash)
-	case words == "":
-		return errors.New("its tart run ended without a word")
-	}
-	return fmt.Errorf("its tart run ended: %s", words)
 }
 
 // lastWords returns the end of what tart run said.

@@ -142,6 +142,14 @@ func (d *Driver) Destroy(ctx context.Context, name string) error {
 
 // remove takes a guest away: its power, its machine, its folder.
 func (d *Driver) remove(ctx context.Context, g *guest) error {
+	if err := d.here(); err != nil {
+		return err
+	}
+	if !g.rec.Made {
+		if err := d.endMaking(ctx, g); err != nil {
+			return err
+		}
+	}
 	if err := d.cut(ctx, g); err != nil {
 		return err
 	}
@@ -159,6 +167,25 @@ func (d *Driver) remove(ctx context.Context, g *guest) error {
 		return err
 	}
 	return os.RemoveAll(deleting)
+}
+
+// endMaking ends the calls that make a guest and have outlived the agent that
+// made them: a clone that ends later would bring the machine back, and nobody
+// would know it.
+func (d *Driver) endMaking(ctx context.Context, g *guest) error {
+	found, err := proc.Marked(d.mark(g.name))
+	if err != nil {
+		return err
+	}
+	for _, id := range found {
+		if isRun(id.PID, g.name) {
+			continue // cut ends it, with its slot
+		}
+		if err := id.Kill(ctx); err != nil {
+			return fmt.Errorf("cannot end process %d, which makes it: %w", id.PID, err)
+		}
+	}
+	return nil
 }
 
 // deleteTries is how often tart is asked to delete a machine.

@@ -31,9 +31,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -69,13 +66,15 @@ type Options struct {
 // Driver makes and runs guests under tart. It implements vm.Driver,
 // vm.PowerOffer, vm.Addresser and vm.SlotCounter.
 type Driver struct {
-	opt     Options
-	log     *slog.Logger
-	version string
-	times   times
-	turn    chan struct{} // one token while a call that changes tart's folder is made
+	opt   Options
+	log   *slog.Logger
+	times times
+	turn  chan struct{} // one token while a call that changes tart's folder is made
 
 	names namelock.Set
+
+	asked   sync.Mutex // guards program
+	program program
 
 	mu        sync.Mutex
 	addresses map[string]string // by guest, as last told
@@ -133,61 +132,12 @@ func New(opt Options) (*Driver, error) {
 	if d.opt.Path, err = proc.Look(cmp.Or(opt.Path, "tart")); err != nil {
 		return nil, fmt.Errorf("%w; install it: brew install openai/tools/tart", err)
 	}
-	if err := d.readVersion(); err != nil {
+	if err := d.readVersion(context.Background()); err != nil {
 		return nil, err
 	}
+	d.log.Info("tart is ready", "version", d.Version(), "home", d.opt.TartHome)
 	return d, d.sweep()
 }
-
-func (d *Driver) findFolders() error {
-	var err error
-	if d.opt.Home, err = filepath.Abs(d.opt.Home); err != nil {
-		return fmt.Errorf("cannot use the home %q: %w", d.opt.Home, err)
-	}
-	if d.opt.TartHome, err = tartHome(d.opt.TartHome); err != nil {
-		return err
-	}
-	if strings.ContainsAny(d.opt.TartHome, " %#?") {
-		return fmt.Errorf("cannot use TART_HOME %q: tart needs a path without spaces, %%, # and ?", d.opt.TartHome)
-	}
-	for _, dir := range []string{d.opt.Home, d.opt.TartHome} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("cannot make the folder of the guests: %w", err)
-		}
-	}
-	return nil
-}
-
-// tartHome is tart's own rule for its folder.
-func tartHome(given string) (string, error) {
-	home := cmp.Or(given, os.Getenv("TART_HOME"))
-	if home == "" {
-		user, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("cannot find tart's folder: %w", err)
-		}
-		home = filepath.Join(user, ".tart")
-	}
-	return filepath.Abs(home)
-}
-
-var versionForm = regexp.MustCompile(`^\d+\.\d+\.\d+\S*`)
-
-func (d *Driver) readVersion() error {
-	out, err := d.call(context.Background(), call{args: []string{"--version"}, limit: d.times.version})
-	if err != nil {
-		return fmt.Errorf("cannot use %s: %w", d.opt.Path, err)
-	}
-	d.version = strings.TrimSpace(out)
-	if v := versionForm.FindString(d.version); v != "" {
-		d.version = v
-	}
-	d.log.Info("tart is ready", "version", d.version, "home", d.opt.TartHome)
-	return nil
-}
-
-// Version is what tart --version says.
-func (d *Driver) Version() string { return d.version }
 
 // Program is the path of tart, and the environment that it must run in.
 func (d *Driver) Program() (path string, env []string) { return d.opt.Path, d.env() }
@@ -196,7 +146,7 @@ func (d *Driver) Program() (path string, env []string) { return d.opt.Path, d.en
 func (d *Driver) Capabilities() vm.Capabilities {
 	c := vm.Capabilities{
 		Driver: "tart", GuestOS: d.opt.GuestOS, GuestArch: d.opt.GuestArch,
-		Accel: "vz", AccelReason: "tart " + d.version,
+		Accel: "vz", AccelReason: "tart " + d.Version(),
 	}
 	if c.GuestOS == image.OSDarwin {
 		c.MaxGuests = maxMacGuests

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/mirego/tasuki/internal/image"
 )
@@ -54,6 +55,7 @@ func (t *tart) clone(args []string) error {
 	if err := t.newMAC(made); err != nil {
 		return err
 	}
+	time.Sleep(time.Duration(t.faults.CloneTakes))
 	to := t.machine(a.words[1])
 	if err := os.RemoveAll(to.dir); err != nil {
 		return err

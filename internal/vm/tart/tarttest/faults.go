@@ -61,8 +61,17 @@ type Faults struct {
 	Hang map[string]int `json:"hang,omitempty"`
 	// HeldAfterKill: so many deletes find the machine running after it ended.
 	HeldAfterKill int `json:"held_after_kill,omitempty"`
-	// TornList: so many lists meet a machine that is just deleted.
+	// TornList: so many lists meet a machine that is just deleted; TornJSON: so
+	// many print half of their answer, with status 0.
 	TornList int `json:"torn_list,omitempty"`
+	TornJSON int `json:"torn_json,omitempty"`
+	// CloneTakes is how long a clone takes, as on a disk that cannot copy on write.
+	CloneTakes Duration `json:"clone_takes,omitempty"`
+	// RunSays, if not empty, is what run says, and ends at once with RunStatus.
+	RunSays   string `json:"run_says,omitempty"`
+	RunStatus int    `json:"run_status,omitempty"`
+	// Version is what --version prints; empty: the constant of that name.
+	Version string `json:"version,omitempty"`
 	// PullFails: so many pulls meet a registry that does not answer.
 	PullFails int `json:"pull_fails,omitempty"`
 }

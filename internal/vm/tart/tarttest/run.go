@@ -89,6 +89,10 @@ func (t *tart) run(args []string) error {
 		return err
 	}
 	defer lock.Close() // the process ends with it
+	if says := t.faults.RunSays; says != "" {
+		fmt.Fprintln(t.stdout, says)
+		return trouble{code: t.faults.RunStatus}
+	}
 	return t.power(m, signals)
 }
 

@@ -4,11 +4,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -131,4 +135,27 @@ func End(ctx context.Context, home string) error {
 // watches over it, and calls in progress.
 func Processes(home string) ([]proc.ID, error) {
 	return proc.Marked("TART_HOME=" + home)
+}
+
+const callsFile = "calls.jsonl"
+
+// Calls returns the arguments of every call that a home has seen, those of
+// --version and --help excepted, in the order in which they began. command
+// leaves only those of one command; "" none out.
+func Calls(home, command string) ([][]string, error) {
+	data, err := os.ReadFile(filepath.Join(home, "stand-in", callsFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var all [][]string
+	for line := range strings.Lines(string(data)) {
+		var args []string
+		if err := json.Unmarshal([]byte(line), &args); err != nil {
+			return nil, err
+		}
+		if command == "" || args[0] == command {
+			all = append(all, args)
+		}
+	}
+	return all, nil
 }

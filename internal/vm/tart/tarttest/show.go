@@ -89,6 +89,9 @@ func (t *tart) print(rows []row, a arguments) error {
 
 func (t *tart) json(v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
+	if err == nil && t.spend("torn-json", t.faults.TornJSON) {
+		data = data[:len(data)/2]
+	}
 	if err == nil {
 		_, err = fmt.Fprintf(t.stdout, "%s\n", data)
 	}

@@ -18,6 +18,7 @@
 package tarttest
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -114,7 +115,7 @@ func (t *tart) main(args []string) error {
 		return nil
 	}
 	if args[0] == "--version" {
-		fmt.Fprintln(t.stdout, Version)
+		fmt.Fprintln(t.stdout, version())
 		return nil
 	}
 	var err error
@@ -134,11 +135,34 @@ func (t *tart) main(args []string) error {
 	if !ok {
 		return usage("Unexpected argument '%s'", args[0])
 	}
+	t.note(args)
 	t.hang(args[0])
 	if !cmd.keepsTmp {
 		t.collect()
 	}
 	return cmd.run(t, args[1:])
+}
+
+// version needs no home, and makes none.
+func version() string {
+	if f, err := readFaults(os.Getenv("TART_HOME")); err == nil && f.Version != "" {
+		return f.Version
+	}
+	return Version
+}
+
+// note adds a call to those that Calls returns.
+func (t *tart) note(args []string) {
+	line, err := json.Marshal(args)
+	if err != nil {
+		return
+	}
+	f, err := os.OpenFile(t.own(callsFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	_, _ = f.Write(append(line, '\n'))
 }
 
 // hang lasts where a fault says so for as long as the home is there: whoever
