@@ -2,9 +2,13 @@ package vm
 
 import (
 	"context"
+	"errors"
 
 	"github.com/mirego/tasuki/internal/image"
 )
+
+// ErrRunning: the guest runs, and must not for what was asked. Shut it down first.
+var ErrRunning = errors.New("the guest runs")
 
 // DiskKeeper is a driver that can keep what is on a guest's disk beyond the
 // guest. Who builds images needs it.
@@ -14,7 +18,8 @@ type DiskKeeper interface {
 	// as long as the image that this guest was made of is where it was. A
 	// running guest stands still meanwhile and then goes on; what its system
 	// still keeps in memory is not in the copy. The labels are the caller's to
-	// set. Errors: ErrNotFound.
+	// set. Errors: ErrNotFound; ErrRunning where this driver copies only disks of
+	// guests that do not run.
 	Snapshot(ctx context.Context, name, dir string) (image.Local, error)
 	// Export writes the disk of a guest that does not run into the folder dir
 	// as a raw, sparse file that depends on nothing else, with what else an

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -62,7 +60,7 @@ func (d *Driver) snapshot(ctx context.Context, name, dir string) (img image.Loca
 	if img.DiskSize, err = d.virtualSize(ctx, g.path(diskFile)); err != nil {
 		return img, err
 	}
-	if err := copySparse(ctx, img.Disk, g.path(diskFile)); err != nil {
+	if err := sparse.CopyFile(ctx, img.Disk, g.path(diskFile)); err != nil {
 		return img, err
 	}
 	if g.rec.Boot.Firmware != "" {
@@ -127,55 +125,6 @@ func (d *Driver) virtualSize(ctx context.Context, path string) (int64, error) {
 	return info.Size, nil
 }
 
-// copySparse copies a file and keeps its holes. Where the file system can share
-// blocks between files, it does.
-func copySparse(ctx context.Context, to, from string) (err error) {
-	src, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	info, err := src.Stat()
-	if err != nil {
-		return err
-	}
-	dst, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dst.Close()) }()
-	if err := dst.Truncate(info.Size()); err != nil {
-		return err
-	}
-	for at := int64(0); at < info.Size(); {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		start, end, err := sparse.NextData(src, at)
-		if err != nil {
-			return err
-		}
-		if err := copyRange(dst, src, start, end); err != nil {
-			return err
-		}
-		at = end
-	}
-	return nil
-}
-
-func copyRange(dst, src *os.File, start, end int64) error {
-	for _, f := range []*os.File{dst, src} {
-		if _, err := f.Seek(start, io.SeekStart); err != nil {
-			return err
-		}
-	}
-	n, err := io.Copy(dst, io.LimitReader(src, end-start))
-	if err == nil && n < end-start {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
-}
-
 // Export implements vm.DiskKeeper. Zeros become holes.
 func (d *Driver) Export(ctx context.Context, name, dir string) (image.Source, error) {
 	src, err := d.export(ctx, name, dir)
@@ -196,7 +145,7 @@ func (d *Driver) export(ctx context.Context, name, dir string) (image.Source, er
 		return image.Source{}, err
 	}
 	if held {
-		return image.Source{}, errors.New("it runs")
+		return image.Source{}, vm.ErrRunning
 	}
 	disk := filepath.Join(dir, exportFile)
 	_, err = proc.Run(ctx, proc.Cmd{Path: d.opt.Img, Args: []string{
