@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -30,7 +29,10 @@ type demoFlags struct {
 	runner  string
 	mirror  string
 	timeout time.Duration
-	plain   bool
+
+	imageFrom string
+	vars      []string
+	plain     bool
 
 	scaleSet bool
 }
@@ -43,9 +45,9 @@ func newDemo(a *app) *cobra.Command {
 		Long: `Run workflows in fresh virtual machines, without GitHub.
 
 The demo starts a stand-in for GitHub, an image registry and the host agent in
-this process, builds a Debian guest image on its first run, and drives the whole
-loop for each job. It needs no account; the network only for Debian's packages.
-Without a workflow it runs a small one of its own.
+this process, builds a Debian guest image of a recipe on its first run, and
+drives the whole loop for each job. It needs no account; the network only for
+what Debian publishes. Without a workflow it runs a small one of its own.
 
 Exit status: 0 if every job succeeded, 1 if a job failed, 2 for trouble of the
 demo itself, 130 after Ctrl-C. Everything it keeps lies in one folder,
@@ -54,6 +56,7 @@ While it runs, "tasuki status --home FOLDER" shows what its agent does.`,
 		Example: `  tasuki demo
   tasuki demo examples/workflows/relay.yml
   tasuki demo --scaleset
+  tasuki demo --image-from cloud
   tasuki demo --slots 1 --label ubuntu-latest .github/workflows/ci.yml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.demo(cmd.Context(), f, args)
@@ -64,6 +67,8 @@ While it runs, "tasuki status --home FOLDER" shows what its agent does.`,
 	flags.IntVar(&f.slots, "slots", 2, "how many guests may run at once")
 	flags.StringArrayVar(&f.labels, "label", nil, "give the runners one more `label` for runs-on; may be repeated")
 	flags.StringVar(&f.runner, "runner", "", "`file` of the runner program for the guests; empty: found or built")
+	flags.StringVar(&f.imageFrom, "image-from", imageAuto, "what the guest image is made from: packages (by mmdebstrap), cloud (Debian's cloud image), auto, or the `file` of a recipe")
+	flags.StringArrayVar(&f.vars, "var", nil, "give a variable of the image's recipe another value: `NAME=VALUE`; may be repeated")
 	flags.StringVar(&f.mirror, "mirror", "", "Debian mirror for the guest image; empty: Debian's own")
 	flags.DurationVar(&f.timeout, "timeout", time.Hour, "give up after so long")
 	flags.BoolVar(&f.scaleSet, "scaleset", false, "let GitHub's stand-in assign the jobs to a scale set")
@@ -93,9 +98,8 @@ func (a *app) demo(ctx context.Context, f demoFlags, files []string) error {
 	if err := checkServable(workflows, labels); err != nil {
 		return err
 	}
-	if runtime.GOOS != "linux" {
-		return withHint(fmt.Errorf("cannot run the demo on %s: its guest image is built with mmdebstrap, which needs Linux", runtime.GOOS),
-			"tasuki emulator and tasuki registry work here; so does everything in go test ./...")
+	if _, err := demoRecipe(f.imageFrom); err != nil {
+		return err
 	}
 	home, err := a.demoHome()
 	if err != nil {

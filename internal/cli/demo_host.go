@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/base/secret"
 	"github.com/mirego/tasuki/internal/cli/demoview"
 	"github.com/mirego/tasuki/internal/config"
@@ -128,7 +131,7 @@ func (d *demo) left(ctx context.Context) []demoview.Left {
 		guests.Found = append(guests.Found, g.Name)
 	}
 	processes := demoview.Left{What: "process"}
-	processes.Found, processes.Err = d.processes()
+	processes.Found, processes.Err = d.processes(ctx)
 	disks := demoview.Left{What: "disk"}
 	disks.Found, disks.Err = d.disks()
 	registrations := demoview.Left{What: "registration at GitHub"}
@@ -176,24 +179,16 @@ func filesBelow(dir, pattern string) (found []string, err error) {
 func (d *demo) names() string { return "tasuki-demo-" + d.installation + "-" }
 
 // processes returns those that work for this demo: all whose command line
-// names one of its guests, their folder, or its emulator. It reads /proc.
-func (d *demo) processes() ([]string, error) {
-	entries, err := os.ReadDir("/proc")
+// names one of its guests, their folder or that of its builds, or its emulator.
+func (d *demo) processes(ctx context.Context) ([]string, error) {
+	lines, err := commandLines(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var found []string
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() || pid == os.Getppid() {
-			continue
-		}
-		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err != nil || len(line) == 0 {
-			continue // it ended, or is the kernel's
-		}
-		words := string(bytes.ReplaceAll(line, []byte{0}, []byte{' '}))
-		ofGuests := strings.Contains(words, d.names()) || strings.Contains(words, d.path("guests")+"/")
+	for _, pid := range slices.Sorted(maps.Keys(lines)) {
+		words := lines[pid]
+		ofGuests := strings.Contains(words, d.names()) || strings.Contains(words, d.path("guests")+"/") || strings.Contains(words, buildDir(d.home)+"/")
 		isRelay := strings.Contains(words, " "+relayName+" "+d.address)
 		if ofGuests || isRelay {
 			name, _, _ := strings.Cut(words, " ")
@@ -201,4 +196,34 @@ func (d *demo) processes() ([]string, error) {
 		}
 	}
 	return found, nil
+}
+
+// commandLines are those of all processes of this machine but us and who
+// started us: from /proc, or as ps says where there is none.
+func commandLines(ctx context.Context) (map[int]string, error) {
+	lines := map[int]string{}
+	entries, err := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		if err == nil && len(line) > 0 { // else it ended, or is the kernel's
+			lines[pid] = string(bytes.ReplaceAll(line, []byte{0}, []byte{' '}))
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		var res proc.Result
+		res, err = proc.Run(ctx, proc.Cmd{Path: "ps", Args: []string{"-axww", "-o", "pid=,command="}})
+		for line := range strings.Lines(string(res.Stdout)) {
+			pid, words, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if n, err := strconv.Atoi(pid); err == nil {
+				lines[n] = strings.TrimSpace(words) + " "
+			}
+		}
+	}
+	delete(lines, os.Getpid())
+	delete(lines, os.Getppid())
+	return lines, err
 }

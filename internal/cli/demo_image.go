@@ -3,24 +3,17 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/mirego/tasuki/internal/image"
-	"github.com/mirego/tasuki/internal/image/debian"
 	"github.com/mirego/tasuki/internal/image/transfer"
 )
 
-// bringImage takes the guest image the way that every image goes: built,
-// pushed to the registry, pulled by digest. What is there already is not done again.
+// bringImage takes the guest image the way that every image goes: built of a
+// recipe, pushed to the registry, pulled by digest. What is there already is not done again.
 func (d *demo) bringImage(ctx, serve context.Context) error {
-	program, err := d.findRunner(ctx)
-	if err != nil {
-		return err
-	}
-	src, err := d.buildImage(ctx, program)
+	src, err := d.buildImage(ctx)
 	if err != nil {
 		return err
 	}
@@ -45,40 +38,6 @@ func recipeTag(src image.Source) string {
 		return image.DefaultTag
 	}
 	return key[:min(len(key), 16)]
-}
-
-func (d *demo) buildImage(ctx context.Context, program string) (image.Source, error) {
-	opt := debian.Options{CacheDir: d.path("build"), Runner: program, Mirror: d.flags.mirror, Log: d.log}
-	task := d.view.Task("image", "looks for the guest image")
-	src, err := debian.Cached(opt)
-	if err == nil {
-		task.Done("Debian guest image, built before")
-		return src, nil
-	}
-	if errors.Is(err, debian.ErrRunner) {
-		task.Fail()
-		return src, withHint(err, "make build builds bin/"+runnerFile())
-	}
-	// What was made from another recipe is of no more use; a registry cannot
-	// be cleaned while it serves.
-	if err := os.RemoveAll(d.path("registry")); err != nil {
-		task.Fail()
-		return src, fmt.Errorf("cannot remove the images of an earlier recipe: %w", err)
-	}
-	task.Doing("builds the Debian guest image; the first time only")
-	opt.Progress = task.Part
-	src, err = debian.Build(ctx, opt)
-	switch {
-	case err == nil:
-		task.Done("Debian guest image, built")
-		return src, nil
-	case errors.Is(err, debian.ErrHost):
-		err = withHint(err, "make demo installs what is missing")
-	case ctx.Err() == nil:
-		err = withHint(err, "what mmdebstrap said is in "+d.path("demo.log")+"; if it reached no Debian mirror, --mirror names another")
-	}
-	task.Fail()
-	return src, err
 }
 
 // pushImage uploads the image unless the registry has it, and returns its digest.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -35,6 +36,16 @@ func ParseDocument(path string, data []byte, into any) *Document {
 func (f *Document) Says(path string) bool {
 	_, ok := f.k.c.at[path]
 	return ok
+}
+
+// Place is where the value at a path begins: "FILE:LINE", or the file's name
+// where it has none.
+func (f *Document) Place(path string) string {
+	at, ok := f.k.c.at[path]
+	if !ok {
+		return f.k.c.file
+	}
+	return fmt.Sprintf("%s:%d", f.k.c.file, at.value.Line)
 }
 
 // Bad notes a mistake in the value at a path, or, where the file has none, in

@@ -43,7 +43,7 @@ type content struct {
 	Env                map[string]string
 	Secrets            []string
 	Copies             []copied
-	Runner             *Runner
+	Runner             *Runner // without its archive's URL, which its checksum says better
 }
 
 type copied struct {
@@ -57,7 +57,11 @@ func (r *Recipe) links(ctx context.Context, base string) ([]link, error) {
 	for _, s := range r.Steps {
 		c := content{
 			Name: s.Name, Script: s.Script, User: r.User, Root: s.Root, Restart: s.Restart,
-			Env: r.env(s), Secrets: s.Secrets, Runner: s.Runner,
+			Env: r.env(s), Secrets: s.Secrets,
+		}
+		if s.Runner != nil {
+			c.Runner = new(*s.Runner)
+			c.Runner.Archive.URL = ""
 		}
 		for _, f := range s.Copies {
 			digest, err := fileDigest(ctx, f.From)

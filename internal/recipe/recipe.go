@@ -93,6 +93,7 @@ type Clean struct {
 // runner.
 type Step struct {
 	Name    string
+	Place   string // where it stands in the recipe, "FILE:LINE"; may be empty
 	Copies  []Copy
 	Script  string // POSIX shell
 	Runner  *Runner
@@ -146,12 +147,18 @@ var (
 // StepError says which step failed and what it said last.
 type StepError struct {
 	Step  string
+	Place string   // as the step's
 	Last  []string // lines of its output
 	Cause error
 }
 
 // Error names the step; the last lines are for who shows them.
-func (e *StepError) Error() string { return fmt.Sprintf("step %q failed: %v", e.Step, e.Cause) }
+func (e *StepError) Error() string {
+	if e.Place == "" {
+		return fmt.Sprintf("step %q failed: %v", e.Step, e.Cause)
+	}
+	return fmt.Sprintf("step %q (%s) failed: %v", e.Step, e.Place, e.Cause)
+}
 
 // Unwrap gives the cause, and ErrStep.
 func (e *StepError) Unwrap() []error { return []error{ErrStep, e.Cause} }

@@ -46,7 +46,7 @@ func (g *machine) run(ctx context.Context, s Step, out *output) error {
 	if dead := g.dead(context.WithoutCancel(ctx)); dead != nil {
 		err = errors.Join(err, dead)
 	}
-	return &StepError{Step: s.Name, Last: out.tail(), Cause: err}
+	return &StepError{Step: s.Name, Place: s.Place, Last: out.tail(), Cause: err}
 }
 
 func (g *machine) do(ctx context.Context, s Step, out *output) error {

@@ -110,7 +110,7 @@ func (r *resolver) base() recipe.Base {
 func (r *resolver) step(i int) recipe.Step {
 	s, at := &r.f.Steps[i], fmt.Sprintf("steps[%d]", i)
 	out := recipe.Step{
-		Name: s.Name, Script: s.Run, Env: r.env(at+".env", s.Env), Secrets: s.Secrets,
+		Name: s.Name, Place: r.f.document.Place(at), Script: s.Run, Env: r.env(at+".env", s.Env), Secrets: s.Secrets,
 		Root: s.Root, Restart: s.Restart, Timeout: time.Duration(s.Timeout),
 	}
 	if s.Script != "" {

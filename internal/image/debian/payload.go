@@ -33,6 +33,20 @@ type payload struct {
 	digest  string // of all its bytes
 }
 
+// Runner is what a runner program is, before it goes into an image.
+type Runner struct {
+	Kind    string // a value of image.LabelRunnerKind
+	Version string // "unknown" where the program does not tell
+}
+
+// ReadRunner looks at a runner program for a guest of an architecture: a
+// static github-act-runner, or a folder in the layout of actions/runner. Errors:
+// ErrRunner.
+func ReadRunner(path, arch string) (Runner, error) {
+	p, err := readPayload(path, arch)
+	return Runner{p.kind, p.version}, err
+}
+
 func readPayload(runner, arch string) (payload, error) {
 	if runner == "" {
 		return payload{digest: "no runner program"}, nil
