@@ -18,14 +18,8 @@ type Certificate struct {
 	authority         *Authority // nil: the files are the user's own
 
 	mu     sync.Mutex
-	marks  [2]mark
+	read   [2]os.FileInfo // of the files as they were read last
 	loaded *tls.Certificate
-}
-
-// mark tells one state of a file from another.
-type mark struct {
-	mtime time.Time
-	size  int64
 }
 
 // LoadCertificate reads a certificate with its chain, and its key, in PEM.
@@ -42,15 +36,15 @@ func LoadCertificate(certFile, keyFile string) (*Certificate, error) {
 func (c *Certificate) current() (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var marks [2]mark
+	var read [2]os.FileInfo
 	for i, path := range []string{c.certFile, c.keyFile} {
 		info, err := os.Stat(path)
 		if err != nil {
 			return c.loaded, fmt.Errorf("cannot read the certificate: %w", err)
 		}
-		marks[i] = mark{info.ModTime(), info.Size()}
+		read[i] = info
 	}
-	if c.loaded != nil && marks == c.marks {
+	if c.loaded != nil && sameFile(read[0], c.read[0]) && sameFile(read[1], c.read[1]) {
 		return c.loaded, nil
 	}
 	fresh, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
@@ -62,7 +56,7 @@ func (c *Certificate) current() (*tls.Certificate, error) {
 			return c.loaded, fmt.Errorf("cannot use certificate %q: %w", c.certFile, err)
 		}
 	}
-	c.loaded, c.marks = &fresh, marks
+	c.loaded, c.read = &fresh, read
 	return c.loaded, nil
 }
 

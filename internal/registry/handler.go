@@ -79,7 +79,8 @@ type recorder struct {
 	finished bool // a refusal was written; the library writes on
 	moved    time.Time
 	onHeader func(http.Header)
-	trouble  atomic.Pointer[trouble] // replaces a refusal
+	trouble  atomic.Pointer[trouble]   // replaces a refusal
+	explain  func(status int) *trouble // asked about a refusal, if there is no trouble
 }
 
 // Unwrap is for http.ResponseController.
@@ -96,10 +97,16 @@ func (rec *recorder) WriteHeader(status int) {
 	if rec.finished || rec.status >= 200 {
 		return
 	}
-	if t := rec.trouble.Swap(nil); t != nil && status >= http.StatusBadRequest {
-		t.answer(rec)
-		rec.finished = true
-		return
+	if status >= http.StatusBadRequest {
+		t, explain := rec.trouble.Swap(nil), rec.explain
+		if rec.explain = nil; t == nil && explain != nil {
+			t = explain(status)
+		}
+		if t != nil {
+			t.answer(rec)
+			rec.finished = true
+			return
+		}
 	}
 	rec.status = status
 	if rec.onHeader != nil {
@@ -176,6 +183,9 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	if !s.roomFor(w, r) {
 		return
 	}
+	if rec, ok := w.(*recorder); ok {
+		rec.explain = s.filledUp
+	}
 	s.depot.app.ServeHTTP(w, r)
 	if rt.kind == kindUpload && status(w) == http.StatusCreated {
 		// The blob may have been there, old, and named by nothing.
@@ -214,11 +224,29 @@ func (s *Server) roomFor(w http.ResponseWriter, r *http.Request) bool {
 	if err != nil || free >= uint64(max(r.ContentLength, 0))+spareDisk {
 		return true // what cannot be told is not refused
 	}
-	s.metrics.denied("disk")
 	s.log.Warn("registry refuses an upload: its disk is full", "free", free, "upload", r.ContentLength, "dir", s.dir)
-	writeError(w, http.StatusInsufficientStorage, "UNAVAILABLE",
-		"the registry's disk is full: %d MB are free; whoever runs it: delete images, then tasuki registry gc --grace 0s", free>>20)
+	s.fullDisk(free).answer(w)
 	return false
+}
+
+// filledUp says whether an upload failed since the disk has no room any more:
+// most clients do not say beforehand how much they send.
+func (s *Server) filledUp(status int) *trouble {
+	if status < http.StatusInternalServerError {
+		return nil
+	}
+	free, err := s.free(s.dir)
+	if err != nil || free >= spareDisk {
+		return nil
+	}
+	s.log.Warn("registry cuts an upload: its disk is full", "free", free, "dir", s.dir)
+	return s.fullDisk(free)
+}
+
+func (s *Server) fullDisk(free uint64) *trouble {
+	s.metrics.denied("disk")
+	return &trouble{http.StatusInsufficientStorage, "UNAVAILABLE", 0, fmt.Sprintf(
+		"the registry's disk is full: %d MB are free; whoever runs it: delete images, then tasuki registry gc --grace 0s", free>>20)}
 }
 
 // serveHealth says whether the registry can do its work.

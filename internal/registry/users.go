@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/crypto/bcrypt"
 
@@ -144,9 +143,7 @@ type directory struct {
 	key  [32]byte // of the cache, different in every process
 
 	mu     sync.Mutex
-	mtime  time.Time
-	size   int64
-	loaded bool
+	read   os.FileInfo // of the file as it was read last; nil: it was not
 	err    error
 	users  map[string]User
 	known  map[[32]byte]bool // user, password and hash that were compared well, hashed under key
@@ -173,21 +170,26 @@ func (d *directory) exists() bool {
 // refresh reads the file if it changed. While it cannot be read nobody is known.
 func (d *directory) refresh() {
 	info, err := os.Stat(d.path)
-	if err == nil && d.loaded && info.ModTime().Equal(d.mtime) && info.Size() == d.size {
+	if err == nil && sameFile(info, d.read) {
 		return
 	}
-	d.users, d.known, d.err = nil, map[[32]byte]bool{}, err
+	d.users, d.known, d.err, d.read = nil, map[[32]byte]bool{}, err, nil
 	if err != nil {
-		d.loaded = false
 		return
 	}
-	d.mtime, d.size, d.loaded = info.ModTime(), info.Size(), true
+	d.read = info
 	users, err := ReadUsers(d.path)
 	d.err = err
 	d.users = map[string]User{}
 	for _, u := range users {
 		d.users[u.Name] = u
 	}
+}
+
+// sameFile says whether a file was neither replaced nor written to since. Two
+// writes within a tick of the file system's clock differ by the file itself.
+func sameFile(now, then os.FileInfo) bool {
+	return then != nil && os.SameFile(now, then) && now.ModTime().Equal(then.ModTime()) && now.Size() == then.Size()
 }
 
 // lookup returns the user of that name, and a hash to compare with in any case.
