@@ -240,14 +240,32 @@ func (m machine) fill(img image.Local) error {
 	if err := copyFile(m.path(diskFile), img.Disk); err != nil {
 		return err
 	}
-	if err := os.WriteFile(m.path(nvramFile), []byte("nvram"), 0o600); err != nil {
+	img, err := withNVRAM(img)
+	if err != nil {
 		return err
 	}
 	data, err := json.Marshal(img)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(m.path(standInFile), data, 0o600)
+	return errors.Join(os.WriteFile(m.path(nvramFile), data, 0o600), os.WriteFile(m.path(standInFile), data, 0o600))
+}
+
+// withNVRAM completes an image that was pushed from a machine of the stand-in:
+// how that one booted is in its NVRAM, as real machines have it.
+func withNVRAM(img image.Local) (image.Local, error) {
+	if img.Kernel != "" || img.NVRAM == "" {
+		return img, nil
+	}
+	data, err := os.ReadFile(img.NVRAM)
+	if err != nil {
+		return img, err
+	}
+	var was image.Local
+	if json.Unmarshal(data, &was) == nil { // else it is a real one's
+		img.Kernel, img.Initrd = was.Kernel, was.Initrd
+	}
+	return img, nil
 }
 
 // link notes what a tag means, or that a digest was asked for.

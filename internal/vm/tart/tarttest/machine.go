@@ -82,10 +82,14 @@ func (m machine) writeConfig(c vmConfig) error {
 	return os.WriteFile(m.path(configFile), data, 0o600)
 }
 
-// image returns what the machine's disk was made from, for the back ends.
+// image returns what the machine's disk was made from, for the back ends: of a
+// machine that tart did not clone, what its NVRAM says.
 func (m machine) image() (image.Local, error) {
 	var img image.Local
 	data, err := os.ReadFile(m.path(standInFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		data, err = os.ReadFile(m.path(nvramFile))
+	}
 	if err == nil {
 		err = json.Unmarshal(data, &img)
 	}

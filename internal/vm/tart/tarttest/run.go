@@ -206,7 +206,7 @@ func (t *tart) power(m machine, signals chan os.Signal) error {
 		return err
 	}
 	defer l.close(m.name)
-	return t.live(m, l, signals)
+	return errors.Join(t.live(m, l, signals), l.persist(m))
 }
 
 // life is a machine with power.
@@ -224,6 +224,25 @@ type life struct {
 func (l *life) close(name string) {
 	_ = l.control.Close()
 	_ = l.driver.PowerOff(nowhere(), name)
+}
+
+// persist writes what a guest that shut down left on its disk into the machine's,
+// where the real one has it all along. One whose power was cut is about to be
+// deleted, and what it wrote is lost here.
+func (l *life) persist(m machine) error {
+	keeper, ok := l.driver.(vm.DiskKeeper)
+	if !ok || l.runs(m.name) {
+		return nil
+	}
+	dir, err := os.MkdirTemp(m.dir, "power-off-")
+	if err != nil {
+		return err
+	}
+	src, err := keeper.Export(nowhere(), m.name, dir)
+	if err == nil {
+		err = os.Rename(src.Disk, m.path(diskFile))
+	}
+	return errors.Join(err, os.RemoveAll(dir))
 }
 
 // boot starts the machine and opens its control socket.
