@@ -17,14 +17,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/mirego/tasuki/internal/api"
 	"github.com/mirego/tasuki/internal/base/secret"
 	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/guest"
@@ -478,6 +481,21 @@ func (a *Agent) poolNamed(name string) *poolState {
 }
 
 func (a *Agent) keyPath(name string) string { return filepath.Join(a.opt.Home, "keys", name) }
+
+// keySuffixes are those of a guest's files beside its private key: the public
+// one, and the host keys that tasuki ssh was shown first.
+var keySuffixes = []string{".pub", api.HostsSuffix}
+
+// removeKeys deletes a guest's login key and what lies beside it.
+func (a *Agent) removeKeys(name string) error {
+	var errs []error
+	for _, suffix := range append([]string{""}, keySuffixes...) {
+		if err := os.Remove(a.keyPath(name) + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
 
 func orDefault[T comparable](v, def T) T {
 	var zero T

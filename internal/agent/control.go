@@ -11,6 +11,7 @@ import (
 
 	"github.com/mirego/tasuki/internal/api"
 	"github.com/mirego/tasuki/internal/event"
+	"github.com/mirego/tasuki/internal/guest"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/vm"
@@ -103,8 +104,9 @@ func (a *Agent) Hold(name string, d time.Duration) error {
 	return k.writeHold()
 }
 
-// Login says how to log in to a runner's guest. Errors: ErrNoRunner, and the
-// driver's where the guest has no address (yet).
+// Login says how to log in to a runner's guest: by its address, or through a
+// tunnel where it has none. Errors: ErrNoRunner, and the driver's where there is
+// neither (yet).
 func (a *Agent) Login(name string) (api.Login, error) {
 	k, err := a.keeperNamed(name)
 	if err != nil {
@@ -114,14 +116,21 @@ func (a *Agent) Login(name string) (api.Login, error) {
 	if !ok {
 		return api.Login{}, fmt.Errorf("cannot log in to %q: its driver gives no address: %w", name, vm.ErrUnsupported)
 	}
+	rec := k.record()
+	login := api.Login{
+		User: orDefault(rec.User, rec.ImageLabels[image.LabelUser]), KeyFile: a.keyPath(name),
+		HostKey: orDefault(rec.ImageLabels[image.LabelHostKey], rec.HostKey),
+	}
+	if t, ok := k.pool.Dialer.(guest.Tunneler); ok && rec.Up {
+		login.Tunnel = t.Tunnel(name)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), observeTimeout)
 	defer cancel()
-	address, err := d.Address(ctx, name)
-	if err != nil {
+	login.Address, err = d.Address(ctx, name)
+	if err != nil && len(login.Tunnel) == 0 {
 		return api.Login{}, fmt.Errorf("cannot log in to %q: %w", name, err)
 	}
-	labels := k.record().ImageLabels
-	return api.Login{Address: address, User: labels[image.LabelUser], HostKey: labels[image.LabelHostKey], KeyFile: a.keyPath(name)}, nil
+	return login, nil
 }
 
 func (a *Agent) keeperNamed(name string) (*keeper, error) {
@@ -204,8 +213,7 @@ func (k *keeper) tearDown(ctx context.Context) error {
 			return fmt.Errorf("cannot remove runner %q from GitHub: %w", k.name, err)
 		}
 	}
-	_ = os.Remove(k.a.keyPath(k.name))
-	_ = os.Remove(k.a.keyPath(k.name) + ".pub")
+	_ = k.a.removeKeys(k.name)
 	return k.a.opt.Journal.Delete(k.name)
 }
 

@@ -308,10 +308,8 @@ func (k *keeper) remove(ctx context.Context) (runner.State, string, error) {
 	if err := k.insist(ctx, "cannot delete the guest's disk", k.pool.Driver.Destroy); err != nil {
 		return "", "", err
 	}
-	for _, path := range []string{k.a.keyPath(k.name), k.a.keyPath(k.name) + ".pub"} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			k.a.log.Warn("cannot delete a login key", "runner", k.name, "err", err)
-		}
+	if err := k.a.removeKeys(k.name); err != nil {
+		k.a.log.Warn("cannot delete a login key", "runner", k.name, "err", err)
 	}
 	k.lookUpJob()
 	if k.rec.Asked && !k.rec.Left {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"sync"
 	"time"
 
@@ -436,7 +435,7 @@ func (k *keeper) close() {
 	k.follower.stop()
 	k.hangUp()
 	if k.rec.State == runner.Gone {
-		_ = os.Remove(k.a.keyPath(k.name))
+		_ = k.a.removeKeys(k.name)
 	}
 }
 

@@ -159,7 +159,8 @@ func (k *keeper) connect(ctx context.Context) (runner.State, string, error) {
 	if err := k.dial(ctx); err != nil {
 		return "", "", err
 	}
-	if !k.note(ctx, func(r *runner.Record) { r.Up, r.Way = true, k.way() }) {
+	way := k.way()
+	if !k.note(ctx, func(r *runner.Record) { r.Up, r.Way, r.User, r.HostKey = true, way.String(), way.User, way.HostKey }) {
 		return "", "", errAgentEnds
 	}
 	if k.credential.IsZero() {
@@ -256,6 +257,9 @@ func (k *keeper) dial(ctx context.Context) error {
 		Guest: k.name, User: labels[image.LabelUser], HostKey: labels[image.LabelHostKey],
 		Key: secret.New(string(private)),
 	}
+	if target.HostKey == "" { // whoever was let in once must be the same from then on
+		target.HostKey, target.Seen = k.rec.HostKey, k.rec.HostKey != ""
+	}
 	// The first tries are milliseconds apart: a guest that is up is found at once.
 	pace := backoff.Policy{First: 20 * time.Millisecond, Most: 500 * time.Millisecond}
 	for n := 1; ; n++ {
@@ -287,12 +291,12 @@ func (k *keeper) dialOnce(ctx context.Context, target guest.Target) (guest.Chann
 	return k.pool.Dialer.Dial(ctx, target)
 }
 
-// way is how the guest was reached, for a person.
-func (k *keeper) way() string {
+// way is how the guest was reached.
+func (k *keeper) way() guest.Way {
 	if w, ok := k.channel.(guest.Wayfarer); ok {
-		return w.Way().String()
+		return w.Way()
 	}
-	return ""
+	return guest.Way{}
 }
 
 // hangUp closes the channel; the next dial opens a new one.

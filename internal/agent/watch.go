@@ -161,8 +161,7 @@ func (a *Agent) removeGuest(d vm.Driver, state *driverState, g vm.Instance) {
 		a.log.Warn("cannot remove a guest that nobody keeps", "guest", g.Name, "err", err)
 		return
 	}
-	_ = os.Remove(a.keyPath(g.Name))
-	_ = os.Remove(a.keyPath(g.Name) + ".pub")
+	_ = a.removeKeys(g.Name)
 	a.emit(event.Event{Kind: event.OrphanRemoved, Pool: g.Owner.Pool, Runner: g.Name, Reason: "a guest that nobody kept"})
 }
 
@@ -273,7 +272,11 @@ func (a *Agent) sweepKeys(records []runner.Record) error {
 		live[rec.Name] = true
 	}
 	for _, e := range entries {
-		if !live[strings.TrimSuffix(e.Name(), ".pub")] {
+		name := e.Name()
+		for _, suffix := range keySuffixes {
+			name = strings.TrimSuffix(name, suffix)
+		}
+		if !live[name] {
 			_ = os.Remove(filepath.Join(dir, e.Name()))
 		}
 	}

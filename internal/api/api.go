@@ -97,11 +97,19 @@ type Runner struct {
 
 // Login is the answer of GET /v1/runners/NAME/login: how to log in to a guest.
 type Login struct {
-	Address string `json:"address"` // host:port
+	Address string `json:"address"` // host:port; empty: it has none, take Tunnel
 	User    string `json:"user"`
 	KeyFile string `json:"key_file"` // private key, mode 0600, on this host
 	HostKey string `json:"host_key"` // authorized_keys form; empty: not known
+	// Tunnel is a program of the agent's host that connects its standard input and
+	// output to a port of the guest, which is added as its last argument. Empty:
+	// there is no such way.
+	Tunnel []string `json:"tunnel,omitempty"`
 }
+
+// HostsSuffix is that of the file beside Login.KeyFile in which ssh keeps the key
+// that a guest showed first, where HostKey is empty.
+const HostsSuffix = ".hosts"
 
 // Hold is the body of POST /v1/runners/NAME/hold.
 type Hold struct {

@@ -35,6 +35,8 @@ type Target struct {
 	Key      secret.String // private key, PEM
 	Password secret.String // only where the image takes no key
 	HostKey  string        // authorized_keys form; empty: trust the first one seen
+	// Seen says that HostKey is what the guest showed before, not the image's.
+	Seen bool
 	// Resolve gives Address where that is empty, for a Resolver; it may be nil.
 	Resolve func(ctx context.Context) (string, error)
 }
@@ -54,6 +56,10 @@ type Way struct {
 	Trust string
 	Login string // "key", "password"; "" where nobody logs in
 	GUI   string // "in the GUI session", or why not; "" where there is none
+	// User is who scripts run as in the guest, HostKey the key that its SSH server
+	// shows, in authorized_keys form; "" where that is not known. String leaves
+	// both out.
+	User, HostKey string
 }
 
 // String is the way in one line.
@@ -69,6 +75,16 @@ func (w Way) String() string {
 		parts = append(parts, w.GUI)
 	}
 	return strings.Join(parts, ", ")
+}
+
+// Tunneler is a Dialer that knows a way to the ports of a guest that needs no
+// address of it.
+type Tunneler interface {
+	Dialer
+	// Tunnel returns a program of this host, with its arguments, that connects its
+	// standard input and output to a TCP port of the guest's loopback: the port is
+	// added as the last argument. nil: there is no such way.
+	Tunnel(guest string) []string
 }
 
 // Wayfarer is a Channel that says how it reaches its guest.

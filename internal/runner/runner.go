@@ -126,8 +126,12 @@ type Record struct {
 	// Up says that a channel into the guest was open once.
 	Up bool `json:"up,omitempty"`
 	// Way is how the guest was reached, and why it is believed to be ours.
-	Way   string `json:"way,omitempty"`
-	Image string `json:"image,omitempty"` // digest
+	Way string `json:"way,omitempty"`
+	// User is who we are in the guest, HostKey the key that its SSH server shows:
+	// what the image does not say was found out there.
+	User    string `json:"user,omitempty"`
+	HostKey string `json:"host_key,omitempty"`
+	Image   string `json:"image,omitempty"` // digest
 	// ImageLabels are the image's: an agent that adopts the runner needs them
 	// to get into the guest.
 	ImageLabels map[string]string `json:"image_labels,omitempty"`

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -81,6 +82,14 @@ func (d *Dialer) dial(ctx context.Context, target guest.Target) (*channel, error
 		})
 		context.AfterFunc(ctx, func() { slow.Stop() })
 	})}
+	var shown ssh.PublicKey
+	check := config.HostKeyCallback
+	config.HostKeyCallback = func(host string, remote net.Addr, got ssh.PublicKey) error {
+		if shown == nil { // a guest asks for new session keys now and then
+			shown = got
+		}
+		return check(host, remote, got)
+	}
 	sshConn, channels, requests, err := ssh.NewClientConn(conn, target.Address, config)
 	if !stop() && err == nil {
 		err = net.ErrClosed
@@ -96,13 +105,14 @@ func (d *Dialer) dial(ctx context.Context, target guest.Target) (*channel, error
 	ch := newChannel(ssh.NewClient(sshConn, channels, requests),
 		orElse(d.Interval, 5*time.Second), orElse(d.Patience, 10*time.Second))
 	ch.way = wayTo(target)
+	ch.way.HostKey = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(shown)))
 	return ch, nil
 }
 
 // wayTo says how a guest is reached and trusted.
 func wayTo(target guest.Target) guest.Way {
-	way := guest.Way{Channel: "ssh", Trust: "the image's host key", Login: "key"}
-	if target.HostKey == "" {
+	way := guest.Way{Channel: "ssh", Trust: "the image's host key", Login: "key", User: target.User}
+	if target.HostKey == "" || target.Seen {
 		way.Trust = "the host key that it showed first"
 	}
 	if target.Key.Empty() {

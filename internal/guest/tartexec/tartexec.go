@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -75,7 +76,10 @@ type Dialer struct {
 	ssh map[string]time.Time // by guest: since when SSH answers and the agent does not
 }
 
-var _ guest.Resolver = (*Dialer)(nil)
+var (
+	_ guest.Resolver = (*Dialer)(nil)
+	_ guest.Tunneler = (*Dialer)(nil)
+)
 
 // New makes a dialer.
 func New(opt Options) (*Dialer, error) {
@@ -168,7 +172,7 @@ func (d *Dialer) dialAgent(ctx context.Context, target guest.Target) (*channel, 
 // knows, and no host key of ours: the first one that a guest shows is trusted.
 func (d *Dialer) dialSSH(ctx context.Context, target guest.Target) (*channel, error) {
 	way := guest.Way{Channel: "ssh", Trust: "the image's host key", Login: "key"}
-	if target.HostKey == "" {
+	if target.HostKey == "" || target.Seen {
 		way.Trust = "the host key that it showed first"
 	}
 	if target.User == "" {
@@ -193,13 +197,18 @@ func (d *Dialer) dialSSH(ctx context.Context, target guest.Target) (*channel, er
 
 // session finds out where scripts run, and prints it as words: system, whether
 // a GUI session is there, and whether sudo may start something inside it.
+//
+// A second line is the key that the guest's SSH server shows, which everybody in
+// it may read.
 const session = `sys=$(uname -s); gui=no; in=no; as=no
 if [ "$sys" = Darwin ]; then
   launchctl print "gui/$(id -u)" >/dev/null 2>&1 && gui=yes
   [ "$(launchctl managername 2>/dev/null)" = Aqua ] && in=yes
   sudo -n launchctl asuser "$(id -u)" true >/dev/null 2>&1 && as=yes
 fi
-echo "session $sys $gui $in $as"`
+echo "session $sys $gui $in $as $(id -un)"
+cat /etc/ssh/ssh_host_ed25519_key.pub 2>/dev/null
+exit 0`
 
 // prepare looks where scripts run, and makes a macOS guest's run inside its GUI
 // session. It lets the guest's own login key in on the way, so that tasuki ssh
@@ -214,8 +223,12 @@ func (d *Dialer) prepare(ctx context.Context, ch *channel, target guest.Target) 
 		return err
 	}
 	var sys, gui, in, as string
-	if _, err := fmt.Sscanf(out.String(), "session %s %s %s %s", &sys, &gui, &in, &as); err != nil {
+	first, key, _ := strings.Cut(out.String(), "\n")
+	if _, err := fmt.Sscanf(first, "session %s %s %s %s %s", &sys, &gui, &in, &as, &ch.way.User); err != nil {
 		return fmt.Errorf("cannot tell where its scripts run: %q: %w", out.String(), guest.ErrUnreachable)
+	}
+	if words := strings.Fields(key); len(words) >= 2 && words[0] == "ssh-ed25519" {
+		ch.way.HostKey = words[0] + " " + words[1]
 	}
 	switch {
 	case sys != "Darwin":
@@ -249,6 +262,19 @@ func (d *Dialer) authorize(way guest.Way, target guest.Target) (string, error) {
 	}
 	line = guest.Quote(line)
 	return "(umask 077; mkdir -p ~/.ssh; grep -qxF " + line + " ~/.ssh/authorized_keys || echo " + line + " >>~/.ssh/authorized_keys) 2>/dev/null\n", nil
+}
+
+// toPort is run in a guest by its guest agent: macOS has nc, and so have most
+// Linux images; the others have bash.
+const toPort = `command -v nc >/dev/null 2>&1 && exec nc 127.0.0.1 "$0"
+exec bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$0" || exit; cat <&3 & cat >&3; wait' "$0"`
+
+// Tunnel implements guest.Tunneler, by the guest agent.
+func (d *Dialer) Tunnel(name string) []string {
+	if d.opt.Channel == SSH {
+		return nil
+	}
+	return slices.Concat([]string{"/usr/bin/env"}, d.opt.Env, []string{d.opt.Path, "exec", "-i", name, "/bin/sh", "-c", toPort})
 }
 
 // program is one call of tart exec.

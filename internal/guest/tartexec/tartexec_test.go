@@ -1,12 +1,15 @@
 package tartexec_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -321,3 +324,63 @@ func TestAGuestThatDiesIsNoSuccess(t *testing.T) {
 type writer func()
 
 func (w writer) Write(p []byte) (int, error) { w(); return len(p), nil }
+
+// Who we are in the guest and what its SSH server shows is found out on the way
+// in, over a line that only the hypervisor can bend.
+func TestTheWayKnowsUserAndHostKey(t *testing.T) {
+	w := newWorld(t)
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := way(w.dial(w.dialer(tartexec.Options{Channel: tartexec.Exec}), guest.Target{}))
+	want := ""
+	if words := strings.Fields(read("/etc/ssh/ssh_host_ed25519_key.pub")); len(words) >= 2 {
+		want = words[0] + " " + words[1]
+	}
+	if got.User != me.Username || got.HostKey != want {
+		t.Errorf("user %q, host key %q; want %q, %q", got.User, got.HostKey, me.Username, want)
+	}
+}
+
+func read(path string) string {
+	data, _ := os.ReadFile(path)
+	return string(data)
+}
+
+// The tunnel leads to a port of the guest's loopback.
+func TestTunnel(t *testing.T) {
+	w := newWorld(t)
+	d := w.dialer(tartexec.Options{Channel: tartexec.Exec})
+	w.dial(d, guest.Target{})                  // it is up
+	l, err := net.Listen("tcp", "127.0.0.1:0") // the stand-in's guest has this host's loopback
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			line, _ := bufio.NewReader(conn).ReadString('\n')
+			_, _ = io.WriteString(conn, "heard "+line)
+			_ = conn.Close()
+		}
+	}()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tunnel := d.Tunnel(name)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	res, err := proc.Run(ctx, proc.Cmd{Path: tunnel[0], Args: append(tunnel[1:], port), Stdin: strings.NewReader("hello\n")})
+	if err != nil || string(res.Stdout) != "heard hello\n" {
+		t.Errorf("got %q, %q, %v", res.Stdout, res.Stderr, err)
+	}
+	if got := w.dialer(tartexec.Options{Channel: tartexec.SSH, SSH: sshd{w: w}}).Tunnel(name); got != nil {
+		t.Errorf("channel ssh has the tunnel %q", got)
+	}
+}
