@@ -21,6 +21,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/mirego/tasuki/internal/base/backoff"
 	"github.com/mirego/tasuki/internal/emulator/protorunner"
 	"github.com/mirego/tasuki/internal/github"
 	"github.com/mirego/tasuki/internal/runner"
@@ -38,11 +39,24 @@ func TestMain(m *testing.M) {
 // protorunnerMain is the runner program inside of fake guests.
 func protorunnerMain() int {
 	hold := flag.Duration("hold", 0, "how long the job runs")
+	until := flag.String("until", "", "the file that ends the job when it appears")
 	conclusion := flag.String("conclusion", "succeeded", "how it ends")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	opt := protorunner.Options{Hold: *hold, Conclusion: *conclusion, Output: os.Stdout}
+	if *until != "" {
+		opt.Until = func(ctx context.Context) error {
+			for {
+				if _, err := os.Stat(*until); err == nil {
+					return nil
+				}
+				if err := backoff.Sleep(ctx, 50*time.Millisecond); err != nil {
+					return err
+				}
+			}
+		}
+	}
 	if err := protorunner.Run(ctx, os.Getenv("ACTIONS_RUNNER_INPUT_JITCONFIG"), opt); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

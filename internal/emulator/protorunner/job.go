@@ -142,7 +142,12 @@ func (j *job) wait(ctx context.Context) error {
 			}
 		}
 	})
-	err := backoff.Sleep(ctx, j.agent.opts.Hold)
+	var err error
+	if j.agent.opts.Until != nil {
+		err = j.agent.opts.Until(ctx)
+	} else {
+		err = backoff.Sleep(ctx, j.agent.opts.Hold)
+	}
 	stop(nil)
 	beside.Wait()
 	return err

@@ -20,6 +20,8 @@ const Version = "2.336.0"
 type Options struct {
 	// Hold is how long the job runs.
 	Hold time.Duration
+	// Until, if there is one, is called instead: the job runs until it returns.
+	Until func(ctx context.Context) error
 	// Conclusion is how it ends: succeeded when empty, or failed, canceled, skipped.
 	Conclusion string
 	// Outputs are what the job hands on.
