@@ -17,7 +17,7 @@ import (
 // whole (CONTRIBUTING.md).
 type release struct {
 	Before struct {
-		Hooks []struct{ Cmd string }
+		Hooks []string
 	}
 	Builds []struct {
 		Main    string
@@ -56,8 +56,11 @@ func TestReleaseNamesWhatThereIs(t *testing.T) {
 	r := readRelease(t)
 	paths := []string{r.Builds[0].Main}
 	for _, h := range r.Before.Hooks {
-		program, _, _ := strings.Cut(h.Cmd, " ")
-		paths = append(paths, program)
+		for word := range strings.FieldsSeq(h) {
+			if strings.HasPrefix(word, "scripts/") {
+				paths = append(paths, word)
+			}
+		}
 	}
 	for _, f := range r.Archives[0].Files {
 		if path, ok := f.(string); ok {
