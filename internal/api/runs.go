@@ -9,6 +9,7 @@ import (
 // RunQuery says which runs are meant, in the query of GET /v1/runs and
 // GET /v1/stats. The zero value means all.
 type RunQuery struct {
+	Runner     string // the one of that name
 	Pool       string
 	Conclusion string    // of the job
 	Repository string    // "owner/name" of the job

@@ -104,7 +104,7 @@ func (c *Client) Stats(ctx context.Context, q api.RunQuery) (api.RunStats, error
 
 func values(q api.RunQuery) url.Values {
 	v := url.Values{}
-	for name, text := range map[string]string{"pool": q.Pool, "conclusion": q.Conclusion, "repository": q.Repository} {
+	for name, text := range map[string]string{"runner": q.Runner, "pool": q.Pool, "conclusion": q.Conclusion, "repository": q.Repository} {
 		if text != "" {
 			v.Set(name, text)
 		}

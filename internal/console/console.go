@@ -30,7 +30,10 @@ var ErrOff = errors.New("the console is off")
 type Host interface {
 	Drain(pool string) error
 	Resume(pool string) error
+	// LogPath is the file with what a runner's program wrote, ConsolePath that of
+	// its guest's console; they may not be there.
 	LogPath(runner string) string
+	ConsolePath(runner string) string
 }
 
 // Runs is a history of runners; *history.History is one.

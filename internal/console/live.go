@@ -108,6 +108,10 @@ func (c *Console) live(w http.ResponseWriter, r *http.Request) error {
 	switch q.Get("page") {
 	case "now":
 		see = c.nowView
+	case "run":
+		see = c.runView(q.Get("name"))
+	case "images":
+		see = c.imagesView()
 	default:
 		return fmt.Errorf("there is no stream of %q: %w", clip(q.Get("page"), 40), errBad)
 	}

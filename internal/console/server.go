@@ -15,6 +15,10 @@ const enterPath = "/enter/"
 // maxForm bounds the body of a request in bytes.
 const maxForm = 16 << 10
 
+// answerTimeout is how long a reader may take over an answer. Streams give
+// themselves more.
+const answerTimeout = time.Minute
+
 // policy is what a browser may do with our pages: load our files and nothing
 // else, run no script that stands in a page, and show them in no frame.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
@@ -29,13 +33,18 @@ type sessionKey struct{}
 func (c *Console) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
-		"GET /{$}":     c.nowPage,
-		"GET /live":    c.live,
-		"GET /drain":   c.confirmPage,
-		"GET /resume":  c.confirmPage,
-		"POST /drain":  c.act,
-		"POST /resume": c.act,
-		"POST /leave":  c.leave,
+		"GET /{$}":                 c.nowPage,
+		"GET /runs":                c.runsPage,
+		"GET /runs/{name}":         c.runPage,
+		"GET /runs/{name}/log.txt": c.logFile,
+		"GET /runs/{name}/log":     c.logStream,
+		"GET /images":              c.imagesPage,
+		"GET /live":                c.live,
+		"GET /drain":               c.confirmPage,
+		"GET /resume":              c.confirmPage,
+		"POST /drain":              c.act,
+		"POST /resume":             c.act,
+		"POST /leave":              c.leave,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if err := handle(w, r); err != nil {
@@ -79,6 +88,7 @@ func (c *Console) guarded(next http.Handler) http.Handler {
 			http.Error(w, "This did not come from a page of the console. Go back, load the page again and try once more.", http.StatusForbidden)
 			return
 		}
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), sessionKey{}, s)))
 	})
 }

@@ -32,12 +32,19 @@ func (c *Console) parse() (pages, still *template.Template, err error) {
 // words are what templates can say.
 func (c *Console) words() template.FuncMap {
 	return template.FuncMap{
-		"asset":  func(name string) string { return c.assets.prefix + name },
-		"clock":  func(t time.Time) template.HTML { return timeTag(t, "clock", t) },
-		"date":   func(t time.Time) template.HTML { return timeTag(t, "date", t) },
-		"since":  func(t time.Time) template.HTML { return timeTag(t, "since", time.Now()) },
-		"ago":    func(t time.Time) template.HTML { return timeTag(t, "ago", time.Now()) },
-		"span":   seconds,
+		"asset": func(name string) string { return c.assets.prefix + name },
+		"clock": func(t time.Time) template.HTML { return timeTag(t, "clock", t) },
+		"date":  func(t time.Time) template.HTML { return timeTag(t, "date", t) },
+		"since": func(t time.Time) template.HTML { return timeTag(t, "since", time.Now()) },
+		"ago":   func(t time.Time) template.HTML { return timeTag(t, "ago", time.Now()) },
+		"span":  seconds,
+		"took":  func(s float64) string { return seconds(max(s, 0.001)) },
+		"between": func(from, to time.Time) float64 {
+			if from.IsZero() || to.IsZero() {
+				return 0
+			}
+			return max(to.Sub(from).Seconds(), 0.001)
+		},
 		"bytes":  human.Bytes,
 		"count":  human.Count,
 		"short":  shortDigest,
@@ -48,7 +55,6 @@ func (c *Console) words() template.FuncMap {
 		"lines":  func(s string) []string { return strings.Split(strings.TrimSpace(s), "\n") },
 		"pct":    func(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) },
 		"github": githubAddress,
-		"add":    func(a, b int) int { return a + b },
 	}
 }
 

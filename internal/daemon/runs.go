@@ -42,7 +42,7 @@ func (s *Server) runQuery(r *http.Request) (q api.RunQuery, err error) {
 		return q, fmt.Errorf("cannot tell of runs: this agent keeps no history: %w", vm.ErrUnsupported)
 	}
 	v := r.URL.Query()
-	q.Pool, q.Conclusion, q.Repository = v.Get("pool"), v.Get("conclusion"), v.Get("repository")
+	q.Runner, q.Pool, q.Conclusion, q.Repository = v.Get("runner"), v.Get("pool"), v.Get("conclusion"), v.Get("repository")
 	if q.Failed, err = flag(r, "failed"); err != nil {
 		return q, err
 	}

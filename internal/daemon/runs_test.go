@@ -32,7 +32,7 @@ func TestQueriesReachTheHistory(t *testing.T) {
 	p := &past{}
 	c := serve(t, daemon.Options{Agent: &host{}, Events: &event.Bus{}, Runs: p})
 	at := time.Date(2026, 3, 4, 5, 6, 7, 8000000, time.UTC)
-	full := api.RunQuery{Pool: "a b&c", Conclusion: "success", Repository: "o/r", Failed: true, Jobs: true, Since: at, Until: at.Add(time.Hour), Limit: 5}
+	full := api.RunQuery{Runner: "r", Pool: "a b&c", Conclusion: "success", Repository: "o/r", Failed: true, Jobs: true, Since: at, Until: at.Add(time.Hour), Limit: 5}
 	runs, err := c.Runs(t.Context(), full)
 	if err != nil || len(runs) != 1 || runs[0].Runner != "a" {
 		t.Errorf("%+v, %v", runs, err)

@@ -199,6 +199,9 @@ func (h *History) Runs(ctx context.Context, q api.RunQuery) ([]api.Run, error) {
 		where += " AND " + condition
 		args = append(args, values...)
 	}
+	if q.Runner != "" {
+		and("runner = ?", q.Runner)
+	}
 	if q.Pool != "" {
 		and("pool = ?", q.Pool)
 	}

@@ -6,14 +6,18 @@ import { setHostNow, tellTimes } from "./times.js";
 const silence = 25000; // ms; the host says something each 10 s
 const longest = 30000;
 
+// follow keeps a stream open. The handlers are parts, after parts of the page
+// were replaced; kinds, by the name of a message; and quiet, for a stream that
+// is not the page's own.
 export function follow(address, handlers) {
+  const say = handlers.quiet ? () => {} : tell;
   let source, last = "", tries = 0, watchdog, timer, ended = false;
 
   function heard() {
     clearTimeout(watchdog);
     watchdog = setTimeout(() => lost(), silence);
-    if (tries || document.getElementById("pulse")?.dataset.state !== "on") say("on", "live");
     tries = 0;
+    say("on", "live");
   }
 
   function open() {
@@ -90,9 +94,10 @@ export function follow(address, handlers) {
   };
 }
 
-function say(state, text) {
+function tell(state, text) {
   const pulse = document.getElementById("pulse");
   if (!pulse) return;
+  if (pulse.dataset.state === state) return;
   pulse.dataset.state = state;
   pulse.querySelector(".text").textContent = text;
 }

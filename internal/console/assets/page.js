@@ -19,3 +19,13 @@ if (document.getElementById("slots")) {
 } else if (stream) {
   follow(stream, {});
 }
+const box = document.getElementById("plots");
+if (box) {
+  const { plots } = await import("./plots.js");
+  plots(box);
+}
+const log = document.getElementById("log");
+if (log) {
+  const { showLog } = await import("./log.js");
+  showLog(log);
+}
