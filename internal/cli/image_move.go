@@ -248,6 +248,12 @@ func (w *imageWork) pushSource(d *diskFlags, args []string) (src image.Source, d
 		if len(args) > 1 {
 			return src, "", release, withHint(errors.New("there are a disk and an image"), "leave out one of --disk and IMAGE")
 		}
+		// Without its config.json, which holds the machine's identity, no Mac
+		// starts it; and macOS is what an image without the label counts for.
+		if labels[image.LabelOS] != image.OSLinux {
+			return src, "", release, withHint(fmt.Errorf("cannot push %q: a disk alone is enough for Linux only", d.disk),
+				"say that it is one: --label "+image.LabelOS+"="+image.OSLinux+"; a macOS virtual machine is pushed by tart push")
+		}
 		return image.Source{Disk: d.disk, NVRAM: d.nvram, Kernel: d.kernel, Initrd: d.initrd, Labels: labels}, "", release, nil
 	}
 	s, img, err := w.find(args[0])

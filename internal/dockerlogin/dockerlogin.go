@@ -14,8 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,6 +93,9 @@ func (f File) Login(ctx context.Context, host string) (Login, error) {
 			return ask(ctx, helper, name)
 		}
 	}
+	if helper := byPattern(c.CredHelpers, host); helper != "" {
+		return ask(ctx, helper, host)
+	}
 	for _, name := range names(host) {
 		if e, ok := c.Auths[name]; ok {
 			l, err := e.login()
@@ -110,6 +116,21 @@ func (f File) Login(ctx context.Context, host string) (Login, error) {
 		}
 	}
 	return Login{}, nil
+}
+
+// byPattern finds a helper whose key is a regular expression for all of the
+// host, as tart reads them; the first in the order of the alphabet.
+// Source: openai/tart, Sources/tart/Credentials.
+func byPattern(helpers map[string]string, host string) string {
+	for _, key := range slices.Sorted(maps.Keys(helpers)) {
+		if !strings.ContainsAny(key, `*+?[(|\\`) {
+			continue // the name of one host
+		}
+		if re, err := regexp.Compile(`^(?:` + key + `)$`); err == nil && re.MatchString(host) {
+			return helpers[key]
+		}
+	}
+	return ""
 }
 
 // names are the keys that a registry goes by, the likeliest first.

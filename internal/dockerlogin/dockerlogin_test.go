@@ -16,6 +16,7 @@ func helper(t *testing.T) {
 	script := `#!/bin/sh
 read name
 case $name in
+12.ecr.eu-1.amazonaws.com) echo '{"Username":"AWS","Secret":"by-pattern"}' ;;
 helped.example.com) echo '{"ServerURL":"x","Username":"h","Secret":"from-helper"}' ;;
 token.example.com) echo '{"Username":"<token>","Secret":"t"}' ;;
 broken.example.com) echo 'keychain is locked' >&2; exit 1 ;;
@@ -39,7 +40,8 @@ func TestLogin(t *testing.T) {
   "id.example.com": {"identitytoken": "x"},
   "bad.example.com": {"auth": "%%"},
   "helped.example.com": {}
- }, "credHelpers": {"broken.example.com": "test", "path.example.com": "../x", "gone.example.com": "no-such-helper"}, "credsStore": "test"}`
+ }, "credHelpers": {"broken.example.com": "test", "path.example.com": "../x", "gone.example.com": "no-such-helper",
+  "[0-9]+\\.ecr\\..*\\.amazonaws\\.com": "test", "*bad": "test", "a.b.example.com": "test"}, "credsStore": "test"}`
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +57,9 @@ func TestLogin(t *testing.T) {
 		{"broken.example.com", "", "", "keychain is locked"},
 		{"path.example.com", "", "", "is a path"},
 		{"gone.example.com", "", "", "not installed"},
+		{"12.ecr.eu-1.amazonaws.com", "AWS", "by-pattern", ""},
+		{"evil.12.ecr.eu-1.amazonaws.com", "", "", ""},
+		{"a-b.example.com", "", "", ""},
 	}
 	for _, tt := range tests {
 		l, err := dockerlogin.File{}.Login(t.Context(), tt.host)

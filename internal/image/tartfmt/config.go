@@ -79,7 +79,9 @@ func DefaultVMConfig(labels map[string]string) []byte {
 	sum := sha256.Sum256(appendMap(nil, labels))
 	mac := sum[:6]
 	mac[0] = mac[0]&^1 | 2 // unicast, locally administered
-	b := fmt.Appendf(nil, `{"arch":%q,"cpuCount":4,"cpuCountMin":4,"display":{"height":768,"width":1024},`, arch)
+	b := appendString([]byte(`{"arch":`), arch)
+	b = append(b, `,"cpuCount":4,"cpuCountMin":4,"display":{"height":768,"width":1024},`...)
 	b = fmt.Appendf(b, `"macAddress":"%02x:%02x:%02x:%02x:%02x:%02x",`, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
-	return fmt.Appendf(b, `"memorySize":4294967296,"memorySizeMin":4294967296,"os":%q,"version":1}`, os)
+	b = appendString(append(b, `"memorySize":4294967296,"memorySizeMin":4294967296,"os":`...), os)
+	return append(b, `,"version":1}`...)
 }

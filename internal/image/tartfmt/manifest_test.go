@@ -158,6 +158,9 @@ func TestDefaultVMConfig(t *testing.T) {
 	if got.Version != 1 || got.OS != "linux" || got.Arch != "amd64" || got.CPUCount != 4 || len(got.MACAddress) != 17 {
 		t.Errorf("config %+v", got)
 	}
+	if odd := DefaultVMConfig(map[string]string{image.LabelOS: "\x00\u2028\xff", image.LabelArch: "\a'\""}); !json.Valid(odd) {
+		t.Errorf("odd labels give no JSON: %q", odd)
+	}
 	if string(a) != string(DefaultVMConfig(labels)) {
 		t.Error("the same labels give another configuration")
 	}
