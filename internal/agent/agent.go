@@ -69,8 +69,9 @@ type GitHub interface {
 // Images brings images to this host.
 type Images interface {
 	// Image returns the image that ref means now, from this host if it is
-	// there, else pulled, which may take minutes; progress counts its bytes.
-	Image(ctx context.Context, ref string, progress func(done, total int64)) (image.Local, error)
+	// there, else pulled, which may take minutes; progress, which may be nil, is
+	// told how far it is. A value may also be an ImageStore.
+	Image(ctx context.Context, ref string, progress func(image.Progress)) (image.Local, error)
 }
 
 // Journal is what we wrote down about live runners. Put is durable when it
@@ -112,6 +113,9 @@ type Options struct {
 	LostReply time.Duration
 	// ImageRefresh is the pace of asking what an image reference means; 0: 1 min.
 	ImageRefresh time.Duration
+	// ImageFloor is how many bytes stay free on the disk of an ImageStore, as
+	// long as there are images that nobody needs.
+	ImageFloor int64
 
 	// Logs says how long logs of runners that are gone are kept.
 	Logs Logs
@@ -146,6 +150,8 @@ type Agent struct {
 	keepers   map[string]*keeper
 	problems  map[string]string       // by source
 	memories  map[string]*imageMemory // of the pools' images, by pool
+	stores    map[ImageStore]bool     // that are watched
+	holds     map[holdKey]*hold
 	listeners map[Listener]*listening
 	stranded  map[string]runner.Record // that no pool can adopt, by name; their guests are left alone
 	ended     map[string]time.Time     // runners that ended lately: an older listing may still hold their guests
@@ -177,7 +183,8 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{
 		opt: o, log: o.Log.With("host", o.Host), wake: make(chan struct{}, 1),
 		drivers: map[vm.Driver]*driverState{}, scopes: map[GitHub]*scopeState{},
-		keepers: map[string]*keeper{}, listeners: map[Listener]*listening{}, problems: map[string]string{}, memories: map[string]*imageMemory{}, stranded: map[string]runner.Record{},
+		keepers: map[string]*keeper{}, listeners: map[Listener]*listening{}, problems: map[string]string{}, memories: map[string]*imageMemory{},
+		stores: map[ImageStore]bool{}, holds: map[holdKey]*hold{}, stranded: map[string]runner.Record{},
 		ended: map[string]time.Time{}, ending: make(chan struct{}),
 	}
 	if err := a.setPools(o.Pools); err != nil {

@@ -45,6 +45,7 @@ func (a *Agent) Status() api.Status {
 	for _, p := range a.pools {
 		pool, m := p.status(byPool[p.Spec.Name]), a.memory(p)
 		pool.Previous, pool.Rejected, pool.Pinned = m.Previous, m.Rejected, m.Pinned
+		p.imageStatus(&pool)
 		if l, ok := p.Demand.(Listener); ok {
 			pool.Listens = true
 			if state := a.listeners[l]; state != nil {
@@ -84,6 +85,20 @@ func (p *poolState) status(runners []runner.Record) api.Pool {
 		}
 	}
 	return s
+}
+
+// imageStatus adds where the pool's image is from and what is on its way.
+func (p *poolState) imageStatus(s *api.Pool) {
+	s.ImageArrived = p.image.Arrived
+	if built, err := time.Parse(time.RFC3339, p.image.Labels[image.LabelBuilt]); err == nil {
+		s.ImageBuilt = built.UTC()
+	}
+	if p.trial != nil {
+		s.Trying = p.trial.Digest
+	}
+	if p.pull != nil {
+		s.Pulling = &api.Pull{Image: p.pull.ref, Since: p.pull.since.UTC(), Done: p.pull.Done, Total: p.pull.Total, Reused: p.pull.Reused}
+	}
 }
 
 // Hold keeps a runner's guest for d from now once its job is over, for a

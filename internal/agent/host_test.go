@@ -126,7 +126,7 @@ func noKey() (secret.String, string, error) {
 // folder of this host.
 type oneImage struct{ program string }
 
-func (i oneImage) Image(context.Context, string, func(int64, int64)) (image.Local, error) {
+func (i oneImage) Image(context.Context, string, func(image.Progress)) (image.Local, error) {
 	return image.Local{Digest: "sha256:" + strings.Repeat("0", 64), Labels: map[string]string{
 		image.LabelRunnerKind: "command", image.LabelRunnerDir: i.program, image.LabelUser: "runner",
 	}}, nil

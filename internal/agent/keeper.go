@@ -48,6 +48,7 @@ type keeper struct {
 	name    string
 	labels  []string
 	image   image.Local
+	holds   string // the digest that is held for it
 	config  string
 	aged    bool // as pool.Action.Aged; forgotten when the agent ends
 
@@ -87,6 +88,9 @@ type remoteView struct {
 func (a *Agent) startRunner(p *poolState, aged bool) {
 	k := a.newKeeper(p.Pool, a.newName(p.Spec.Name))
 	k.labels, k.image, k.config, k.aged = p.labels, a.nextImage(p), p.config, aged
+	if a.share(p.Images, k.image.Digest) {
+		k.holds = k.image.Digest
+	}
 	k.rec = runner.Record{Name: k.name, Pool: p.Spec.Name, Scope: p.Spec.Scope, Driver: driverName(p.Driver), Created: time.Now().UTC(),
 		Image: k.image.Digest, ImageLabels: k.image.Labels, Config: p.config}
 	a.keep(k)
@@ -145,6 +149,7 @@ func (a *Agent) keep(k *keeper) {
 	a.keepers[k.name] = k
 	a.work.Go(func() {
 		defer k.close()
+		k.holdImage()
 		if !k.live(a.life) {
 			return // the agent ends; the journal has the rest
 		}
@@ -432,6 +437,7 @@ func (k *keeper) nudge() {
 
 // close ends what the keeper holds open; the guest is not touched.
 func (k *keeper) close() {
+	k.a.letGoAll(k.pool.Images, []string{k.holds})
 	k.follower.stop()
 	k.hangUp()
 	if k.rec.State == runner.Gone {

@@ -80,7 +80,7 @@ func TestLoginWithoutAnAddress(t *testing.T) {
 // stock images name no user and no host key.
 type stock struct{ agent.Images }
 
-func (s stock) Image(ctx context.Context, ref string, progress func(done, total int64)) (image.Local, error) {
+func (s stock) Image(ctx context.Context, ref string, progress func(image.Progress)) (image.Local, error) {
 	img, err := s.Images.Image(ctx, ref, progress)
 	img.Labels = maps.Clone(img.Labels)
 	delete(img.Labels, image.LabelUser)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mirego/tasuki/internal/image"
@@ -20,7 +21,8 @@ func (a *Agent) RefreshImage(pool string) error {
 		if m.Pinned != "" && !m.RolledBack {
 			return fmt.Errorf("cannot refresh pool %q: it is pinned to %s (tasuki image pin %s off): %w", pool, m.Pinned, pool, ErrImage)
 		}
-		m.Pinned, m.RolledBack, m.Rejected, m.Why = "", false, "", ""
+		m.unpin()
+		m.Rejected, m.Why, m.Rejections = "", "", nil
 		p.trial = nil
 		return nil
 	})
@@ -30,14 +32,14 @@ func (a *Agent) RefreshImage(pool string) error {
 // until RefreshImage. Errors: ErrNoPool, ErrImage where none is known.
 func (a *Agent) RollbackImage(pool string) error {
 	return a.changeImage(pool, func(p *poolState, m *imageMemory) error {
-		to := m.Previous
+		to, ref := m.Previous, m.PreviousRef
 		if p.image.Digest != m.Proven {
-			to = m.Proven
+			to, ref = m.Proven, m.ProvenRef
 		}
 		if to == "" {
 			return fmt.Errorf("cannot roll pool %q back: no image of it worked before: %w", pool, ErrImage)
 		}
-		m.Pinned, m.RolledBack = to, true
+		m.Pinned, m.PinnedRef, m.RolledBack = to, ref, true
 		return nil
 	})
 }
@@ -45,11 +47,13 @@ func (a *Agent) RollbackImage(pool string) error {
 // PinImage goes to the image of a digest, untried, and stays there; an empty
 // digest ends that. Errors: ErrNoPool, ErrImage for what is no digest.
 func (a *Agent) PinImage(pool, digest string) error {
-	return a.changeImage(pool, func(_ *poolState, m *imageMemory) error {
+	return a.changeImage(pool, func(p *poolState, m *imageMemory) error {
 		if err := image.CheckDigest(digest); digest != "" && err != nil {
 			return fmt.Errorf("cannot pin pool %q: %w: %w", pool, err, ErrImage)
 		}
-		m.Pinned, m.RolledBack = digest, false
+		if m.unpin(); digest != "" {
+			m.Pinned, m.PinnedRef = digest, p.Spec.Image
+		}
 		return nil
 	})
 }
@@ -64,6 +68,7 @@ func (a *Agent) changeImage(pool string, change func(*poolState, *imageMemory) e
 	}
 	m := a.memory(p)
 	before := *m
+	before.Rejections = slices.Clone(m.Rejections)
 	err := change(p, m)
 	if err == nil {
 		err = a.saveImages()

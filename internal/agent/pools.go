@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/backoff"
-	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/pool"
 	"github.com/mirego/tasuki/internal/runner"
@@ -31,10 +30,13 @@ type poolState struct {
 	labels []string
 
 	image    image.Local
+	from     string // the reference that image came from
 	hasImage bool
 	imageErr string
 	works    bool          // a runner of image listened, and none failed since
 	trial    *trial        // a newer image; nil: there is none
+	pull     *pull         // what is on its way; nil: nothing
+	held     []string      // digests that are held for it
 	ask      chan struct{} // somebody wants it refreshed now
 
 	drained    bool
@@ -195,8 +197,12 @@ func (a *Agent) setPools(pools []Pool) error {
 			s.drained = old.drained
 			s.deprecated = old.deprecated
 			s.hungry, s.contented, s.yielded = old.hungry, old.contented, old.yielded
-			if old.Spec.Image == p.Spec.Image && old.Images == p.Images {
-				s.image, s.hasImage, s.works, s.trial = old.image, old.hasImage, old.works, old.trial
+			if old.Images == p.Images && old.Driver == p.Driver {
+				// Another reference means another image to try, no more.
+				s.image, s.from, s.hasImage, s.works, s.held, old.held = old.image, old.from, old.hasImage, old.works, old.held, nil
+				if old.Spec.Image == p.Spec.Image {
+					s.trial = old.trial
+				}
 			}
 		}
 		next = append(next, s)
@@ -205,6 +211,7 @@ func (a *Agent) setPools(pools []Pool) error {
 		if old.stop != nil {
 			old.stop()
 		}
+		a.holdFor(old)
 		if !seen[old.Spec.Name] {
 			delete(a.problems, imageProblem(old))
 			delete(a.problems, trialProblem(old))
@@ -213,43 +220,6 @@ func (a *Agent) setPools(pools []Pool) error {
 	}
 	a.pools = next
 	return nil
-}
-
-// watchImage keeps the pool's newest image on the host. A registry that does
-// not answer costs the refresh and nothing else.
-func (a *Agent) watchImage(ctx context.Context, p *poolState) {
-	for failures := 0; ctx.Err() == nil; {
-		img, err := a.bringImages(ctx, p)
-		if ctx.Err() != nil {
-			return
-		}
-		pause := a.opt.ImageRefresh/2 + time.Duration(float64(a.opt.ImageRefresh)*randomFraction())
-		if err != nil {
-			failures++
-			pause = backoff.Policy{First: time.Second, Most: max(a.opt.ImageRefresh, time.Second)}.Delay(failures, nil)
-			a.imageFailed(p, err)
-		} else {
-			failures = 0
-			a.imageReady(p, img)
-		}
-		if !p.awaitRefresh(ctx, pause) {
-			return
-		}
-	}
-}
-
-func imageProblem(p *poolState) string { return "image of pool " + p.Spec.Name }
-
-func (a *Agent) imageFailed(p *poolState, err error) {
-	a.mu.Lock()
-	changed := p.imageErr != err.Error()
-	p.imageErr = err.Error()
-	a.mu.Unlock()
-	a.problem(imageProblem(p), err.Error())
-	if changed {
-		a.emit(event.Event{Kind: event.ImageFailed, Pool: p.Spec.Name, Image: p.Spec.Image, Reason: err.Error(), Failed: true})
-		a.poke()
-	}
 }
 
 const nameLetters = "abcdefghijkmnpqrstuvwxyz23456789"

@@ -28,7 +28,7 @@ type officialImage struct {
 	digest  atomic.Pointer[string]
 }
 
-func (i *officialImage) Image(ctx context.Context, ref string, progress func(int64, int64)) (image.Local, error) {
+func (i *officialImage) Image(ctx context.Context, ref string, progress func(image.Progress)) (image.Local, error) {
 	img, err := oneImage{i.dir}.Image(ctx, ref, progress)
 	img.Labels[image.LabelRunnerKind], img.Labels[image.LabelRunnerVersion] = image.RunnerOfficial, i.version
 	if d := i.digest.Load(); d != nil {

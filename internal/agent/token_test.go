@@ -55,7 +55,7 @@ var buildActRunner = sync.OnceValues(func() (string, error) {
 // we did not write.
 type actImage struct{ dir string }
 
-func (i actImage) Image(ctx context.Context, ref string, progress func(int64, int64)) (image.Local, error) {
+func (i actImage) Image(ctx context.Context, ref string, progress func(image.Progress)) (image.Local, error) {
 	img, err := oneImage{i.dir}.Image(ctx, ref, progress)
 	img.Labels[image.LabelRunnerKind] = image.RunnerAct
 	return img, err

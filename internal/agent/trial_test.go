@@ -27,7 +27,7 @@ type tagged struct {
 
 func digestOf(n int64) string { return fmt.Sprintf("sha256:%064d", n) }
 
-func (i *tagged) Image(_ context.Context, ref string, _ func(int64, int64)) (image.Local, error) {
+func (i *tagged) Image(_ context.Context, ref string, _ func(image.Progress)) (image.Local, error) {
 	n := i.tag.Load()
 	if _, digest, ok := strings.Cut(ref, "@"); ok {
 		for n = 0; digestOf(n) != digest; n++ {

@@ -25,6 +25,8 @@ const (
 // driverState is what was last seen of a hypervisor. Guarded by Agent.mu.
 type driverState struct {
 	removing map[string]bool // guests of ours that belong to nobody
+	guests   []vm.Instance   // as listed last
+	listed   bool            // once at least
 }
 
 // scopeState is what was last seen of a scope at GitHub. Guarded by Agent.mu.
@@ -47,6 +49,7 @@ func (a *Agent) watchAll() {
 		return
 	}
 	for _, p := range a.pools {
+		a.watchStoreOf(p)
 		if p.stop == nil {
 			ctx, stop := context.WithCancel(a.life)
 			p.stop = stop
@@ -115,6 +118,7 @@ func (a *Agent) observeGuests(ctx context.Context, d vm.Driver, state *driverSta
 
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	state.sawGuests(guests)
 	byName := map[string]vm.Instance{}
 	for _, g := range guests {
 		byName[g.Name] = g

@@ -53,16 +53,23 @@ type Pool struct {
 	Labels []string `json:"labels"`
 	Image  string   `json:"image"`            // as configured
 	Digest string   `json:"digest,omitempty"` // what it means now; empty: not on this host yet
-	// Previous is the image that worked before, Rejected the one whose first
-	// runners failed, Pinned the one that a person wants: digests, or empty.
+	// Previous is the image that worked before, Trying a newer one that no runner
+	// has proven yet, Rejected the one whose first runners failed, Pinned the one
+	// that a person wants: digests, or empty.
 	Previous string `json:"previous,omitempty"`
+	Trying   string `json:"trying,omitempty"`
 	Rejected string `json:"rejected,omitempty"`
 	Pinned   string `json:"pinned,omitempty"`
-	Standby  int    `json:"standby"`           // how many shall wait or be on their way
-	Demand   string `json:"demand,omitempty"`  // where that number comes from: "standby: 2"
-	Listens  bool   `json:"listens,omitempty"` // it follows a scale set: it wants none until GitHub asks for some
-	Idle     int    `json:"idle"`
-	Starting int    `json:"starting"`
+	// ImageBuilt and ImageArrived are when the image of Digest was built and came
+	// to this host, as far as that is known.
+	ImageBuilt   time.Time `json:"image_built,omitzero"`
+	ImageArrived time.Time `json:"image_arrived,omitzero"`
+	Pulling      *Pull     `json:"pulling,omitempty"` // nil: no image is on its way
+	Standby      int       `json:"standby"`           // how many shall wait or be on their way
+	Demand       string    `json:"demand,omitempty"`  // where that number comes from: "standby: 2"
+	Listens      bool      `json:"listens,omitempty"` // it follows a scale set: it wants none until GitHub asks for some
+	Idle         int       `json:"idle"`
+	Starting     int       `json:"starting"`
 	// Jobs are those that GitHub gave to the pool and no runner has taken yet;
 	// the oldest waits since OldestJob.
 	Jobs      int       `json:"jobs,omitempty"`
@@ -76,6 +83,17 @@ type Pool struct {
 	Waits wait.Reason `json:"waits,omitzero"`
 	// Deaf says why the pool hears of no jobs; zero: it hears, or follows none.
 	Deaf wait.Reason `json:"deaf,omitzero"`
+}
+
+// Pull is an image on its way to a host.
+type Pull struct {
+	Image string    `json:"image"` // the reference
+	Since time.Time `json:"since"`
+	// Done and Total count bytes; Reused is how much of Done did not travel,
+	// since this host had it. Total is 0 at first.
+	Done   int64 `json:"done"`
+	Total  int64 `json:"total"`
+	Reused int64 `json:"reused,omitempty"`
 }
 
 // Runner is one runner of a host.

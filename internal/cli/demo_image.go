@@ -67,14 +67,14 @@ func (d *demo) pushImage(ctx context.Context, src image.Source, ref image.Ref) (
 func (d *demo) pullImage(ctx context.Context, ref image.Ref) (err error) {
 	task := d.view.Task("pull", "brings the image to this host")
 	if d.host.tart != nil {
-		if d.image, err = d.host.tart.Image(ctx, ref.String(), task.Progress); err != nil {
+		if d.image, err = d.host.tart.Image(ctx, ref.String(), func(p image.Progress) { task.Progress(p.Done, p.Total) }); err != nil {
 			task.Fail()
 			return err
 		}
 		task.Done("the image is in tart's cache, by its digest")
 		return nil
 	}
-	if d.image, err = d.host.images.Image(ctx, ref.String(), task.Progress); err != nil {
+	if d.image, err = d.host.images.Image(ctx, ref.String(), func(p image.Progress) { task.Progress(p.Done, p.Total) }); err != nil {
 		task.Fail()
 		return err
 	}

@@ -24,7 +24,7 @@ import (
 type oneImage struct{ image.Local }
 
 // Image implements agent.Images.
-func (i oneImage) Image(context.Context, string, func(done, total int64)) (image.Local, error) {
+func (i oneImage) Image(context.Context, string, func(image.Progress)) (image.Local, error) {
 	return i.Local, nil
 }
 

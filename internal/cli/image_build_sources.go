@@ -34,7 +34,7 @@ func newBuildSources(w *imageWork, log *slog.Logger) (*buildSources, error) {
 	if err != nil {
 		return nil, err
 	}
-	images := &registryImages{store: s, log: log, given: map[string]bool{}}
+	images := &registryImages{store: s, log: log}
 	images.logins.Store(&w.logins)
 	dir := buildDir(w.home)
 	return &buildSources{images: images, files: &cloud.Cache{Dir: filepath.Join(dir, "downloads")}, dir: dir, log: log}, nil
@@ -42,7 +42,11 @@ func newBuildSources(w *imageWork, log *slog.Logger) (*buildSources, error) {
 
 // Image implements recipe.Sources.
 func (s *buildSources) Image(ctx context.Context, ref string, progress func(done, total int64)) (image.Local, error) {
-	img, err := s.images.Image(ctx, ref, progress)
+	img, err := s.images.Image(ctx, ref, func(p image.Progress) {
+		if progress != nil {
+			progress(p.Done, p.Total)
+		}
+	})
 	if err != nil {
 		return img, err
 	}

@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/image/store"
 	"github.com/mirego/tasuki/internal/image/transfer"
@@ -89,120 +86,6 @@ func newImageRm(a *app) *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print nothing")
 	return cmd
-}
-
-func newImagePrune(a *app) *cobra.Command {
-	var file, free string
-	var dry, asJSON, quiet, all bool
-	cmd := &cobra.Command{
-		Use:   "prune",
-		Short: "Remove images that nothing needs until there is space",
-		Long: "Remove images that no pool names and no guest needs, the least recently used first, until --free is free on\n" +
-			"the disk; with --all every such image. Registries keep them.",
-		Example: "  tasuki image prune --dry-run --free 100GB",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := interruptible(cmd.Context())
-			defer stop()
-			w, err := a.newImageWork(ctx, file)
-			if err != nil {
-				return err
-			}
-			var floor config.Size
-			switch {
-			case all && free != "":
-				return withHint(errors.New("--all and --free are both given"), "keep one of them")
-			case all:
-				floor = 1 << 62
-			case free == "":
-				return withHint(errors.New("how much space is wanted?"), "tasuki image prune --free 50GB, or --all")
-			default:
-				if err := floor.UnmarshalText([]byte(free)); err != nil {
-					return err
-				}
-			}
-			s, err := w.local()
-			if errors.Is(err, image.ErrNotFound) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			keep, err := w.retention(s)
-			if err != nil {
-				return err
-			}
-			keep.Floor = int64(floor)
-			done, err := s.Prune(ctx, keep, dry)
-			if err != nil {
-				return err
-			}
-			return a.printPruned(done, dry, asJSON, quiet)
-		},
-	}
-	registriesFlag(cmd, &file)
-	cmd.Flags().StringVar(&free, "free", "", "`space` that shall be free, such as 50GB")
-	cmd.Flags().BoolVar(&all, "all", false, "remove every image that nothing needs")
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would go, and remove nothing")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print digests alone")
-	return cmd
-}
-
-// retention says what must stay: what pools name, what they named before, and
-// what guests are clones of.
-func (w *imageWork) retention(s *store.Store) (image.Retention, error) {
-	cloned, err := w.cloned()
-	if err != nil {
-		return image.Retention{}, err
-	}
-	keep := image.Retention{}
-	for digest := range cloned {
-		keep.InUse = append(keep.InUse, digest)
-	}
-	slices.Sort(keep.InUse)
-	if w.cfg == nil {
-		return keep, nil
-	}
-	for _, p := range w.cfg.Pools {
-		ref, err := image.Parse(p.Image)
-		if err != nil {
-			continue // a folder, of a fake guest
-		}
-		if digest, err := s.Resolve(ref); err == nil {
-			keep.Named = append(keep.Named, digest)
-		}
-	}
-	return keep, nil
-}
-
-func (a *app) printPruned(done store.Pruned, dry, asJSON, quiet bool) error {
-	if asJSON {
-		if done.Images == nil {
-			done.Images = []image.Stored{}
-		}
-		return a.printJSON(done)
-	}
-	verb := "removed"
-	if dry {
-		verb = "would remove"
-	}
-	for _, img := range done.Images {
-		if quiet {
-			fmt.Fprintln(a.stdout, img.Digest)
-			continue
-		}
-		fmt.Fprintf(a.stdout, "%s %s  %s  used %s ago  %s\n", verb, shortDigest(img.Digest), bytesText(img.Size), human(time.Since(img.LastUsed)), img.Ref)
-	}
-	for _, digest := range done.Partials {
-		if !quiet {
-			fmt.Fprintf(a.stdout, "%s what is left of a pull of %s\n", verb, shortDigest(digest))
-		}
-	}
-	if !quiet {
-		fmt.Fprintf(a.stderr, "%s %s for %s; %s are free\n", verb, count(len(done.Images), "image"), bytesText(done.Freed), bytesText(done.Free))
-	}
-	return nil
 }
 
 func newImageVerify(a *app) *cobra.Command {

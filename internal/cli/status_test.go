@@ -47,9 +47,14 @@ func aStatus() api.Status {
 		Host: "rack-1", Installation: "x7k2p9", PID: 1, Started: ago(50 * time.Hour), Now: now, Slots: 4, Taken: 4,
 		Problems: []string{"image of pool large: cannot resolve image r.example.com/debian:stable:\nconnection refused"},
 		Pools: []api.Pool{
-			{Name: "small", Standby: 2, Idle: 1, Starting: 1, Busy: 1, Waits: wait.Reason{Code: wait.NoSlot, Text: "no free slot: the host has 4, taken by 1 busy in pool small, 1 held in pool large, 2 starting in pool small"}},
-			{Name: "large", Standby: 1, Waits: wait.Reason{Code: wait.NoImage, Text: "image not on this host: connection refused"}},
-			{Name: "old", Draining: true},
+			{Name: "small", Image: "r.example.com/debian:stable", Digest: "sha256:3f2a9c1b7d0e4455667788990011223344556677889900112233445566778899",
+				ImageBuilt: ago(51 * time.Hour), ImageArrived: ago(50 * time.Hour), Trying: "sha256:77aa9c1b7d0e4455667788990011223344556677889900112233445566778899",
+				Standby: 2, Idle: 1, Starting: 1, Busy: 1, Waits: wait.Reason{Code: wait.NoSlot, Text: "no free slot: the host has 4, taken by 1 busy in pool small, 1 held in pool large, 2 starting in pool small"}},
+			{Name: "large", Image: "r.example.com/debian:next", Pulling: &api.Pull{Since: ago(time.Minute), Done: 430e6, Total: 1e9, Reused: 200e6}, Standby: 1, Waits: wait.Reason{Code: wait.NoImage, Text: "image not on this host: connection refused"}},
+			{Name: "old", Image: "r.example.com/debian:old", Digest: "sha256:3f2a9c1b7d0e4455667788990011223344556677889900112233445566778899", ImageArrived: ago(9 * time.Hour),
+				Rejected: "sha256:bad09c1b7d0e4455667788990011223344556677889900112233445566778899",
+				Pinned:   "sha256:3f2a9c1b7d0e4455667788990011223344556677889900112233445566778899",
+				Pulling:  &api.Pull{Since: ago(3 * time.Second)}, Draining: true},
 		},
 		Releases: []api.RunnerRelease{
 			{OS: "darwin", Arch: "arm64", Problem: "cannot keep runner release 2.336.0 for darwin-arm64: github.com does not have it (404)"},

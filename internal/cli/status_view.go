@@ -51,6 +51,9 @@ func renderStatus(s api.Status, style statusStyle) string {
 	}
 	b.WriteByte('\n')
 	b.WriteString(poolTable(s, style))
+	if images := imageTable(s, style); images != "" {
+		b.WriteString("\n" + images)
+	}
 	if len(s.Runners) > 0 {
 		b.WriteByte('\n')
 		b.WriteString(runnerTable(s, style))

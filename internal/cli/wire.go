@@ -25,6 +25,7 @@ import (
 	"github.com/mirego/tasuki/internal/guest/local"
 	"github.com/mirego/tasuki/internal/guest/ssh"
 	"github.com/mirego/tasuki/internal/image/store"
+	"github.com/mirego/tasuki/internal/image/transfer"
 	"github.com/mirego/tasuki/internal/journal"
 	"github.com/mirego/tasuki/internal/vm"
 	"github.com/mirego/tasuki/internal/vm/fake"
@@ -72,6 +73,7 @@ func newHost(ctx context.Context, cfg *config.Config, log *slog.Logger, sinks ..
 		Home: home, Slots: cfg.Host.Slots,
 		DrainTimeout: time.Duration(cfg.Host.DrainTimeout), Tick: time.Duration(cfg.Host.Tick),
 		Pools: pools, Journal: records, Events: bus, Log: log, NewKey: ssh.NewKey,
+		ImageRefresh: time.Duration(cfg.Images.Refresh), ImageFloor: w.floor,
 		Releases: watch.releases, Logs: agent.Logs{Runs: cfg.Logs.Runs, Age: time.Duration(cfg.Logs.Age)},
 	})
 	if err != nil {
@@ -114,6 +116,8 @@ func eventsDir(home string) string { return filepath.Join(home, "events") }
 // changed: the agent knows drivers, scopes and image sources by identity.
 type wiring struct {
 	host         config.Host
+	kept         config.Images
+	floor        int64 // bytes of the home's disk that stay free
 	installation string
 	log          *slog.Logger
 	ssh          *ssh.Dialer
@@ -128,7 +132,7 @@ type wiring struct {
 
 func newWiring(cfg *config.Config, installation string, log *slog.Logger) *wiring {
 	return &wiring{
-		host: cfg.Host, installation: installation, log: log,
+		host: cfg.Host, kept: cfg.Images, floor: keepFree(cfg), installation: installation, log: log,
 		ssh: &ssh.Dialer{}, drivers: map[string]vm.Driver{}, gitHubs: newGitHubs(log),
 		scaleSets: newScaleSets(cfg.Host, installation, log),
 		folders:   &folderImages{}, tarts: map[string]*tartImages{},
@@ -143,14 +147,15 @@ func (w *wiring) unchangeable(cfg *config.Config) error {
 		name string
 		same bool
 	}{
-		{"name", w.host.Name == cfg.Host.Name},
-		{"home", w.host.Home == cfg.Host.Home},
-		{"prefix", w.host.Prefix == cfg.Host.Prefix},
-		{"tick", w.host.Tick == cfg.Host.Tick},
-		{"accel", w.host.Accel == cfg.Host.Accel},
+		{"host.name", w.host.Name == cfg.Host.Name},
+		{"host.home", w.host.Home == cfg.Host.Home},
+		{"host.prefix", w.host.Prefix == cfg.Host.Prefix},
+		{"host.tick", w.host.Tick == cfg.Host.Tick},
+		{"host.accel", w.host.Accel == cfg.Host.Accel},
+		{"images", w.kept == cfg.Images},
 	} {
 		if !f.same {
-			changed = append(changed, "host."+f.name)
+			changed = append(changed, f.name)
 		}
 	}
 	if len(changed) > 0 {
@@ -271,7 +276,10 @@ func (w *wiring) imagesFor(driver string) (agent.Images, error) {
 		if err != nil {
 			return nil, err
 		}
-		w.images = &registryImages{store: s, log: w.log, given: map[string]bool{}}
+		w.images = &registryImages{store: s, log: w.log, floor: w.floor}
+		if w.kept.Limit > 0 {
+			w.images.limit = transfer.NewLimiter(int64(w.kept.Limit))
+		}
 	}
 	return w.images, nil
 }

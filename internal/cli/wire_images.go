@@ -104,14 +104,17 @@ func (r *registryAccess) who(ctx context.Context, ref image.Ref) string {
 }
 
 // registryImages brings images from registries into this host's store. It
-// implements agent.Images.
+// implements agent.ImageStore. Its fields are set before its first use.
 type registryImages struct {
 	store  *store.Store
 	log    *slog.Logger
 	logins atomic.Pointer[registryAccess] // a reload replaces it
+	floor  int64                          // bytes that stay free
+	limit  *transfer.Limiter              // of all pulls together; nil: none
 
 	mu    sync.Mutex
 	given map[string]bool // references that were answered once
+	room  func(ctx context.Context, need int64) error
 }
 
 // resolveTimeout bounds asking what a tag means while there is an answer of
@@ -122,7 +125,7 @@ const resolveTimeout = 15 * time.Second
 // agent has just started and the registry does not answer, the image that the
 // reference meant last serves (incident registry-down-cached); later it is an
 // error, which people see, and the agent keeps what it has.
-func (r *registryImages) Image(ctx context.Context, ref string, progress func(done, total int64)) (image.Local, error) {
+func (r *registryImages) Image(ctx context.Context, ref string, progress func(image.Progress)) (image.Local, error) {
 	parsed, err := image.Parse(ref)
 	if err != nil {
 		return image.Local{}, err
@@ -136,6 +139,9 @@ func (r *registryImages) Image(ctx context.Context, ref string, progress func(do
 		img, err = last, nil
 	}
 	if err == nil {
+		if r.given == nil {
+			r.given = map[string]bool{}
+		}
 		r.given[ref] = true
 	}
 	return img, err
@@ -143,7 +149,7 @@ func (r *registryImages) Image(ctx context.Context, ref string, progress func(do
 
 // newest returns what the registry says. While there is an image to fall back
 // to it gives up soon: no runner has to wait for a registry that is down.
-func (r *registryImages) newest(ctx context.Context, ref image.Ref, last image.Local, there bool, progress func(done, total int64)) (image.Local, error) {
+func (r *registryImages) newest(ctx context.Context, ref image.Ref, last image.Local, there bool, progress func(image.Progress)) (image.Local, error) {
 	opt := r.options(ctx, ref, progress)
 	if there {
 		opt.Tries = 1
@@ -154,6 +160,8 @@ func (r *registryImages) newest(ctx context.Context, ref image.Ref, last image.L
 			return last, err
 		}
 		opt.Tries = 0
+		// Where runners can be made meanwhile, their guests' room comes first.
+		opt.Reserve = r.floor
 	}
 	return transfer.Pull(ctx, ref, r.store, opt)
 }
@@ -168,8 +176,34 @@ func (r *registryImages) last(ref image.Ref) (image.Local, bool) {
 	return img, err == nil
 }
 
-func (r *registryImages) options(ctx context.Context, ref image.Ref, progress func(done, total int64)) transfer.Options {
-	opt := transfer.Options{Log: r.log}
+// Local implements agent.ImageStore.
+func (r *registryImages) Local(ref string) (image.Local, bool) {
+	parsed, err := image.Parse(ref)
+	if err != nil {
+		return image.Local{}, false
+	}
+	return r.last(parsed)
+}
+
+// Hold implements agent.ImageStore.
+func (r *registryImages) Hold(digest string) (release func(), err error) { return r.store.Hold(digest) }
+
+// Prune implements agent.ImageStore.
+func (r *registryImages) Prune(ctx context.Context, keep image.Retention) (image.Pruned, error) {
+	return r.store.Prune(ctx, keep, false)
+}
+
+// AskRoom implements agent.ImageStore.
+func (r *registryImages) AskRoom(room func(ctx context.Context, need int64) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.room = room
+}
+
+func (r *registryImages) options(ctx context.Context, ref image.Ref, progress func(image.Progress)) transfer.Options {
+	r.mu.Lock()
+	opt := transfer.Options{Log: r.log, Limit: r.limit, Room: r.room}
+	r.mu.Unlock()
 	if logins := r.logins.Load(); logins != nil {
 		if err := logins.apply(ctx, ref, &opt); err != nil {
 			r.log.Warn("registry is asked without a login", "registry", ref.Registry(), "err", err)
@@ -178,11 +212,23 @@ func (r *registryImages) options(ctx context.Context, ref image.Ref, progress fu
 	if progress != nil {
 		opt.Progress = func(p transfer.Progress) {
 			if p.Phase == transfer.PhasePull {
-				progress(p.Done, p.Total)
+				progress(image.Progress{Done: p.Done, Total: p.Total, Reused: p.Reused})
 			}
 		}
 	}
 	return opt
+}
+
+// keepFree is how many bytes stay free on the disk of the images.
+func keepFree(cfg *config.Config) int64 {
+	if n := int64(cfg.Images.KeepFree); n > 0 {
+		return n
+	}
+	disk, err := diskOf(cfg.Host.Home)
+	if err != nil {
+		return 0 // the home is not there yet, and neither is an image
+	}
+	return min(20e9, disk.Size/20)
 }
 
 // folderImages takes folders of this host for images of fake guests: the
@@ -191,7 +237,7 @@ func (r *registryImages) options(ctx context.Context, ref image.Ref, progress fu
 type folderImages struct{}
 
 // Image returns the folder as an image whose digest changes with the program.
-func (*folderImages) Image(_ context.Context, dir string, _ func(done, total int64)) (image.Local, error) {
+func (*folderImages) Image(_ context.Context, dir string, _ func(image.Progress)) (image.Local, error) {
 	program := filepath.Join(dir, "run")
 	info, err := os.Stat(program)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
 	"reflect"
 	"runtime"
@@ -20,7 +19,6 @@ import (
 	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/eventlog"
 	"github.com/mirego/tasuki/internal/history"
-	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/metrics"
 	"github.com/mirego/tasuki/internal/runner"
 	"github.com/mirego/tasuki/internal/runnerdist"
@@ -60,7 +58,6 @@ func newMonitoring(cfg *config.Config, w *wiring, events *eventlog.Log) (*monito
 	}
 	m.metrics = metrics.New(metrics.Options{
 		Version: versionName(), GoVersion: runtime.Version(), Quotas: w.gitHubs.quotas, Releases: m.releases.Status,
-		Pulled: func(digest string) (time.Time, bool) { return pulledAt(cfg.Host.Home, digest) },
 		Disk:   func() (metrics.Disk, error) { return diskOf(cfg.Host.Home) },
 		Leaked: w.leaked,
 		Lost: func() map[string]int64 {
@@ -172,19 +169,6 @@ func (m *monitoring) runs() daemon.Runs {
 		return nil
 	}
 	return m.history
-}
-
-// pulledAt returns when an image came to this host.
-func pulledAt(home, digest string) (time.Time, bool) {
-	hex := image.DigestHex(digest)
-	if hex == "" {
-		return time.Time{}, false
-	}
-	info, err := os.Stat(filepath.Join(imagesDir(home), "sha256-"+hex))
-	if err != nil {
-		return time.Time{}, false
-	}
-	return info.ModTime(), true
 }
 
 // diskOf returns the size of a folder's file system and what we may write to it.

@@ -76,14 +76,14 @@ func openImages(t *testing.T, dir string) *registryImages {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &registryImages{store: s, log: slog.New(slog.DiscardHandler), given: map[string]bool{}}
+	return &registryImages{store: s, log: slog.New(slog.DiscardHandler)}
 }
 
 func TestIncidentRegistryDownCached(t *testing.T) {
 	address, end := serveRegistry(t)
 	ref, dir := address+"/linux:stable", t.TempDir()
 	push(t, ref, "one ")
-	first, err := openImages(t, dir).Image(t.Context(), ref, func(int64, int64) {})
+	first, err := openImages(t, dir).Image(t.Context(), ref, func(image.Progress) {})
 	if err != nil {
 		t.Fatal(err)
 	}

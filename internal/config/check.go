@@ -61,6 +61,7 @@ func (k *checker) all() {
 	k.host()
 	k.github()
 	k.registries()
+	k.images()
 	k.monitoring()
 	k.console()
 	k.registryServer()

@@ -11,6 +11,7 @@ type Config struct {
 	GitHub     GitHub         `yaml:"github" doc:"The GitHub that the runners register with."`
 	Registries []Registry     `yaml:"registries,omitempty" doc:"Credentials for image registries. A registry that asks for none needs no entry."`
 	Registry   RegistryServer `yaml:"registry,omitempty" doc:"The registry that this machine serves: what tasuki registry serve --config reads. tasuki host run ignores it."`
+	Images     Images         `yaml:"images,omitempty" doc:"How guest images are kept on this host."`
 	Metrics    Metrics        `yaml:"metrics,omitempty" doc:"Where a Prometheus finds this host."`
 	Releases   RunnerReleases `yaml:"runner_releases,omitempty" doc:"The releases of the runner program that are kept on this host."`
 	History    History        `yaml:"history,omitempty" doc:"What is kept of runners that are gone."`

@@ -27,6 +27,7 @@ func Reference() string {
 	section(&b, "registry.tls", "TLS", reflect.ValueOf(d.Registry.TLS))
 	section(&b, "registry.mirrors[]", "Mirrors", reflect.ValueOf(Mirror{}))
 	section(&b, "registry.gc", "GC", reflect.ValueOf(d.Registry.GC))
+	section(&b, "images", "Images", reflect.ValueOf(d.Images))
 	section(&b, "metrics", "Metrics", reflect.ValueOf(d.Metrics))
 	section(&b, "runner_releases", "Runner_releases", reflect.ValueOf(d.Releases))
 	section(&b, "history", "History", reflect.ValueOf(d.History))

@@ -30,6 +30,7 @@ const (
 	ImageTried       Kind = "image.tried"    // the first runner is made from a newer image
 	ImageProven      Kind = "image.proven"   // and works: the others follow
 	ImageRejected    Kind = "image.rejected" // and failed, again: the pool stays on the one before
+	ImagePruned      Kind = "image.pruned"   // an image that nobody needs was removed; Done is what it took
 	OrphanRemoved    Kind = "orphan.removed" // something of ours that nobody needed was taken away
 	HostStarted      Kind = "host.started"
 	HostDraining     Kind = "host.draining"
@@ -56,6 +57,8 @@ type Event struct {
 	Image  string     `json:"image,omitempty"`
 	Done   int64      `json:"done,omitempty"`  // bytes
 	Total  int64      `json:"total,omitempty"` // bytes
+	// Reused is how much of Done did not travel, in bytes.
+	Reused int64 `json:"reused,omitempty"`
 	// Record is the whole runner as it is after the event, for readers in this
 	// process.
 	Record *runner.Record `json:"-"`

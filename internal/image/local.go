@@ -1,6 +1,9 @@
 package image
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Sentinels of every store and transfer of images. Test for them with errors.Is.
 var (
@@ -36,6 +39,15 @@ type Local struct {
 	DiskSize int64 `json:"diskSize"`
 	// Labels are those of the image's OCI configuration; never nil.
 	Labels map[string]string `json:"labels"`
+	// Arrived is when it came to this host; zero: that is not known.
+	Arrived time.Time `json:"arrived,omitzero"`
+}
+
+// Progress is how far an image is on its way to this host, in bytes.
+type Progress struct {
+	Done, Total int64
+	// Reused is how much of Done did not travel: this host had it.
+	Reused int64
 }
 
 // Source is what a builder hands over to be pushed.

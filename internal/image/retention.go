@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -29,24 +30,41 @@ type Stored struct {
 
 // Retention says which images of a host stay, and how much space there has to
 // be. Images that it does not name go when the space is needed, the least
-// recently used first.
+// recently used first. An image that is held stays without being named.
 type Retention struct {
-	// Named are the digests that pools name.
-	Named []string
-	// Previous are those that they named before, to go back to.
-	Previous []string
-	// InUse are those that guests are clones of, running or not. An image that
-	// is held counts as in use without being listed.
-	InUse []string
+	// Needed are the digests of what stays, each with why, for people.
+	Needed map[string]string
 	// Floor is how many bytes must be free.
 	Floor int64
 }
 
-// Keeps reports whether the image stays, whatever the space.
-func (r Retention) Keeps(img Stored) bool {
-	return img.InUse || slices.Contains(r.Named, img.Digest) ||
-		slices.Contains(r.Previous, img.Digest) || slices.Contains(r.InUse, img.Digest)
+// Need notes that an image stays, and why. Several reasons are kept, each once;
+// an empty digest is none.
+func (r *Retention) Need(digest, why string) {
+	if digest == "" {
+		return
+	}
+	if r.Needed == nil {
+		r.Needed = map[string]string{}
+	}
+	switch old := r.Needed[digest]; {
+	case old == "":
+		r.Needed[digest] = why
+	case !slices.Contains(strings.Split(old, "; "), why):
+		r.Needed[digest] = old + "; " + why
+	}
 }
+
+// Why says why an image stays whatever the space; empty: it may go.
+func (r Retention) Why(img Stored) string {
+	if why := r.Needed[img.Digest]; why != "" || !img.InUse {
+		return why
+	}
+	return "a process holds it"
+}
+
+// Keeps reports whether the image stays, whatever the space.
+func (r Retention) Keeps(img Stored) bool { return r.Why(img) != "" }
 
 // Excess decides which images are to be removed, in this order, when so many
 // bytes are free. It takes no more than are needed, by what their sizes say; if
@@ -68,4 +86,17 @@ func (r Retention) Excess(images []Stored, free int64) []Stored {
 		free += img.Size
 	}
 	return may
+}
+
+// Pruned is what a prune removed, or would remove.
+type Pruned struct {
+	// Images are those that went, in this order.
+	Images []Stored `json:"images"`
+	// Partials are digests of images that were never brought here to the end.
+	Partials []string `json:"partials,omitempty"`
+	// Freed is what that gave back, in bytes; of a dry run, what it takes now.
+	Freed int64 `json:"freed"`
+	// Free is what is free afterwards. It stays below the floor where all that
+	// is left is needed.
+	Free int64 `json:"free"`
 }

@@ -25,7 +25,10 @@ func TestExcess(t *testing.T) {
 	held := stored("held", 1, 10)
 	held.InUse = true
 	images := []Stored{stored("new", 9, 10), stored("named", 1, 10), stored("old", 3, 10), held, stored("previous", 2, 10), stored("cloned", 2, 10), stored("older", 2, 10)}
-	r := Retention{Named: []string{"named", "elsewhere"}, Previous: []string{"previous"}, InUse: []string{"cloned"}}
+	r := Retention{}
+	for _, digest := range []string{"named", "elsewhere", "previous", "cloned", ""} {
+		r.Need(digest, "of the test")
+	}
 	for _, tt := range []struct {
 		floor int64
 		want  []string
@@ -50,15 +53,6 @@ func TestExcess(t *testing.T) {
 // is made wherever it can be.
 func TestExcessProperties(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
-	some := func(images []Stored) []string {
-		var out []string
-		for _, img := range images {
-			if rnd.IntN(4) == 0 {
-				out = append(out, img.Digest)
-			}
-		}
-		return out
-	}
 	for round := range 5000 {
 		var images []Stored
 		for i := range rnd.IntN(12) {
@@ -66,7 +60,12 @@ func TestExcessProperties(t *testing.T) {
 			img.InUse = rnd.IntN(5) == 0
 			images = append(images, img)
 		}
-		r := Retention{Named: some(images), Previous: some(images), InUse: some(images), Floor: rnd.Int64N(400)}
+		r := Retention{Floor: rnd.Int64N(400)}
+		for _, img := range images {
+			for range rnd.IntN(9) / 5 * rnd.IntN(4) {
+				r.Need(img.Digest, fmt.Sprint("why ", rnd.IntN(2)))
+			}
+		}
 		free := rnd.Int64N(300)
 		gone := r.Excess(images, free)
 		var freed int64
@@ -92,6 +91,22 @@ func TestExcessProperties(t *testing.T) {
 			if n := len(gone); n > 0 && img.LastUsed.Before(gone[n-1].LastUsed) {
 				t.Fatalf("round %d: %s stays, %s was used later and goes", round, img.Digest, gone[n-1].Digest)
 			}
+		}
+	}
+}
+
+// Why an image stays is told once for each reason.
+func TestWhy(t *testing.T) {
+	var r Retention
+	for _, why := range []string{"pool a runs on it", "pool b runs on it", "pool a runs on it"} {
+		r.Need("x", why)
+	}
+	held := Stored{Local: Local{Digest: "y"}, InUse: true}
+	for img, want := range map[*Stored]string{
+		{Local: Local{Digest: "x"}, InUse: true}: "pool a runs on it; pool b runs on it", &held: "a process holds it", {Local: Local{Digest: "z"}}: "",
+	} {
+		if got := r.Why(*img); got != want {
+			t.Errorf("%s: %q, want %q", img.Digest, got, want)
 		}
 	}
 }

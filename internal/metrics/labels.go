@@ -85,6 +85,12 @@ var conclusions = []string{
 
 const unknown = "unknown"
 
+// Values of the label result of tasuki_image_rolls_total.
+const (
+	rollProven   = "proven"
+	rollRejected = "rejected"
+)
+
 // refused are the statuses with which GitHub refuses us. A 404 is none: so it
 // says that something is gone, too.
 var refused = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests}
@@ -121,6 +127,7 @@ func labelValues() []labelValue {
 		{"reason", "of a pool: a code of why it waits, as `tasuki why` has them, such as " + code("no-slot", "no-image", "pulling", "limited", "denied", "failing") +
 			"; of a free slot: the first waiting pool's, " + code(reasonDraining) + ", or " + code(reasonUnwanted) + " where no pool wants a runner"},
 		{"resource", "GitHub's names of its limits: " + code("core", "actions_runner_registration")},
+		{"result", "of a runner: " + code("well", "failed") + "; of a newer image: " + code(rollProven, rollRejected)},
 		{"route", "the path of the API with names and numbers left out: `orgs/{org}/actions/runners/{id}`"},
 		{"slot", "the slots of this host, from `0`"},
 		{"state", "of a slot: " + code(slotStates...) + "; of a runner: " + code(states...)},

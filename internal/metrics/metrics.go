@@ -47,9 +47,7 @@ type Options struct {
 	GoVersion string
 	Quotas    func() []Quota
 	Releases  func() []api.RunnerRelease
-	// Pulled says when an image came to this host; false: that is not known.
-	Pulled func(digest string) (time.Time, bool)
-	Disk   func() (Disk, error)
+	Disk      func() (Disk, error)
 	// Leaked is how many slots the hypervisors count as taken although no guest
 	// runs in them.
 	Leaked func() int
@@ -89,8 +87,11 @@ type seen struct{ queued, concluded, busy, over bool }
 // left says whether its job is known to be over.
 func (s *seen) left() bool { return s != nil && s.over }
 
-// pull is how far an image is on its way.
-type pull struct{ done, total int64 }
+// pull is how far an image is on its way, in bytes.
+type pull struct {
+	image        string
+	done, reused int64
+}
 
 // New returns a registry that has counted nothing yet.
 func New(opt Options) *Metrics {
@@ -99,7 +100,7 @@ func New(opt Options) *Metrics {
 		counters: map[string]*prometheus.CounterVec{}, histograms: map[string]*prometheus.HistogramVec{},
 		busy: map[int]*busySlot{}, live: map[string]*seen{}, pulls: map[string]pull{}, routes: map[string]bool{}, pools: map[string]bool{},
 	}
-	for _, name := range []string{jobs, runnersEnded, pullBytes, imageFailures, orphans, deprecations, gitHubCalls, refusals} {
+	for _, name := range []string{jobs, runnersEnded, pullBytes, reusedBytes, imageFailures, imageRolls, imagesPruned, prunedBytes, orphans, deprecations, gitHubCalls, refusals} {
 		r := row(name)
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: r.Name, Help: r.Help + "."}, r.Labels)
 		m.counters[name] = v
@@ -114,6 +115,8 @@ func New(opt Options) *Metrics {
 		m.histograms[name] = v
 		m.registry.MustRegister(v)
 	}
+	m.counters[imagesPruned].WithLabelValues()
+	m.counters[prunedBytes].WithLabelValues()
 	for _, status := range refused {
 		m.counters[refusals].WithLabelValues(strconv.Itoa(status))
 	}
@@ -156,8 +159,11 @@ func (m *Metrics) begin() {
 		if known {
 			continue
 		}
-		for _, name := range []string{pullBytes, imageFailures, orphans, deprecations} {
+		for _, name := range []string{pullBytes, reusedBytes, imageFailures, orphans, deprecations} {
 			m.counters[name].WithLabelValues(p.Name)
+		}
+		for _, result := range []string{rollProven, rollRejected} {
+			m.counters[imageRolls].WithLabelValues(p.Name, result)
 		}
 		for _, word := range []string{"success", "failure", "cancelled", unknown} {
 			m.counters[jobs].WithLabelValues(p.Name, word)
@@ -214,6 +220,13 @@ func (m *Metrics) Emit(e event.Event) {
 		if e.Kind == event.ImageFailed {
 			m.counters[imageFailures].WithLabelValues(e.Pool).Inc()
 		}
+	case event.ImageProven:
+		m.counters[imageRolls].WithLabelValues(e.Pool, rollProven).Inc()
+	case event.ImageRejected:
+		m.counters[imageRolls].WithLabelValues(e.Pool, rollRejected).Inc()
+	case event.ImagePruned:
+		m.counters[imagesPruned].WithLabelValues().Inc()
+		m.counters[prunedBytes].WithLabelValues().Add(float64(e.Done))
 	case event.RunnerDeprecated:
 		m.counters[deprecations].WithLabelValues(e.Pool).Inc()
 	case event.OrphanRemoved:
@@ -308,14 +321,17 @@ func (m *Metrics) job(e event.Event) {
 	}
 }
 
-// pulling counts the bytes that came since the last event. The caller holds
-// m.mu.
+// pulling counts the bytes that came since the last event. Each pull begins
+// with an event of none. The caller holds m.mu.
 func (m *Metrics) pulling(e event.Event) {
 	before := m.pulls[e.Pool]
-	if e.Total == before.total && e.Done >= before.done {
-		m.counters[pullBytes].WithLabelValues(e.Pool).Add(float64(e.Done - before.done))
+	if e.Image != before.image || e.Done < before.done || e.Reused < before.reused {
+		before = pull{}
 	}
-	m.pulls[e.Pool] = pull{e.Done, e.Total}
+	reused := e.Reused - before.reused
+	m.counters[reusedBytes].WithLabelValues(e.Pool).Add(float64(reused))
+	m.counters[pullBytes].WithLabelValues(e.Pool).Add(float64(max(0, e.Done-before.done-reused)))
+	m.pulls[e.Pool] = pull{e.Image, e.Done, e.Reused}
 }
 
 func later(a, b time.Time) time.Time {

@@ -92,7 +92,6 @@ func everything() *metrics.Metrics {
 		Releases: func() []api.RunnerRelease {
 			return []api.RunnerRelease{{OS: "linux", Arch: "amd64", Version: "2.336.0", Published: at, Checked: at}}
 		},
-		Pulled: func(string) (time.Time, bool) { return at, true },
 		Disk:   func() (metrics.Disk, error) { return metrics.Disk{Size: 1000, Free: 10}, nil },
 		Lost:   func() map[string]int64 { return map[string]int64{"log": 2} },
 		Leaked: func() int { return 1 },
@@ -101,7 +100,8 @@ func everything() *metrics.Metrics {
 		return api.Status{
 			Host: "h", Now: at.Add(time.Hour), Slots: 3, Taken: 1, Problems: []string{"journal: no room"},
 			Pools: []api.Pool{
-				{Name: "linux", Image: "r/linux:stable", Digest: "sha256:abc", Standby: 2, Jobs: 2, OldestJob: at, Waits: wait.Reason{Code: wait.Pulling, Text: "image is being brought to this host: r/linux:stable"}},
+				{Name: "linux", Image: "r/linux:stable", Digest: "sha256:abc", ImageArrived: at, Rejected: "sha256:def",
+					Pulling: &api.Pull{Image: "r/linux:stable", Done: 1000, Total: 2000}, Standby: 2, Jobs: 2, OldestJob: at, Waits: wait.Reason{Code: wait.Pulling, Text: "image is being brought to this host: r/linux:stable"}},
 			},
 			Runners: []api.Runner{{Name: "z", Pool: "linux", State: runner.Busy, Since: at}},
 		}
@@ -110,9 +110,12 @@ func everything() *metrics.Metrics {
 	m.Emit(event.Event{Time: end, Kind: event.RunnerJob, Pool: "linux", Runner: "b",
 		Job: runner.Job{Conclusion: "success", Queued: at, Started: at.Add(4 * time.Hour)}})
 	life(m, "b", end, time.Second, whole...)
-	for _, done := range []int64{0, 400, 1000} {
-		m.Emit(event.Event{Time: end, Kind: event.ImagePulling, Pool: "linux", Done: done, Total: 2000})
+	for _, done := range []int64{0, 400, 1000, 0, 300} { // cut, and begun again
+		m.Emit(event.Event{Time: end, Kind: event.ImagePulling, Pool: "linux", Image: "r/linux:stable", Done: done, Total: 2000 - done, Reused: done / 4})
 	}
+	m.Emit(event.Event{Time: end, Kind: event.ImageProven, Pool: "linux"})
+	m.Emit(event.Event{Time: end, Kind: event.ImageRejected, Pool: "linux"})
+	m.Emit(event.Event{Time: end, Kind: event.ImagePruned, Done: 77})
 	m.Emit(event.Event{Time: end, Kind: event.OrphanRemoved, Pool: "linux"})
 	m.Emit(event.Event{Time: end, Kind: event.RunnerDeprecated, Pool: "linux"})
 	m.Emit(event.Event{Time: end, Kind: event.ImageFailed, Pool: "other"})
@@ -213,7 +216,15 @@ func TestWhatIsCounted(t *testing.T) {
 		`tasuki_runner_step_seconds_count{pool="linux",state="connecting"}`:                          2,
 		`tasuki_runners_ended_total{pool="linux",result="well",state=""}`:                            2,
 		`tasuki_runners_deprecated_total{pool="linux"}`:                                              1,
-		`tasuki_image_pull_bytes_total{pool="linux"}`:                                                1000,
+		`tasuki_image_pull_bytes_total{pool="linux"}`:                                                975,
+		`tasuki_image_reused_bytes_total{pool="linux"}`:                                              325,
+		`tasuki_image_rolls_total{pool="linux",result="proven"}`:                                     1,
+		`tasuki_image_rolls_total{pool="linux",result="rejected"}`:                                   1,
+		`tasuki_image_rejected{pool="linux"}`:                                                        1,
+		`tasuki_image_trying{pool="linux"}`:                                                          0,
+		`tasuki_image_pinned{pool="linux"}`:                                                          0,
+		`tasuki_images_pruned_total`:                                                                 1,
+		`tasuki_image_pruned_bytes_total`:                                                            77,
 		`tasuki_image_pull_progress_ratio{pool="linux"}`:                                             0.5,
 		`tasuki_github_requests_total{method="GET",route="orgs/{org}/actions/runners",status="200"}`: 1,
 		`tasuki_github_quota_remaining{resource="core",scope="acme"}`:                                4711,

@@ -114,8 +114,6 @@ func (c scrape) runners(s sheet, st api.Status) {
 
 func (c scrape) pools(s sheet, st api.Status) {
 	waits := c.waits(st)
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, p := range st.Pools {
 		s.set("tasuki_pool_wanted_runners", float64(p.Standby), p.Name)
 		s.set("tasuki_pool_draining", truth(p.Draining), p.Name)
@@ -129,19 +127,17 @@ func (c scrape) pools(s sheet, st api.Status) {
 		if reason != "" {
 			s.set("tasuki_pool_waiting", 1, p.Name, reason)
 		}
-		s.set("tasuki_image_rejected", truth(p.Rejected != ""), p.Name)
 		s.set("tasuki_runner_version_deprecated", truth(reason == string(why.Deprecated)), p.Name)
 		if p.Digest != "" {
 			s.set("tasuki_image_info", 1, p.Name, p.Image, p.Digest)
-			if c.opt.Pulled != nil {
-				if at, known := c.opt.Pulled(p.Digest); known {
-					s.stamp("tasuki_image_pulled_timestamp_seconds", at, p.Name)
-				}
-			}
+			s.stamp("tasuki_image_pulled_timestamp_seconds", p.ImageArrived, p.Name)
 		}
-		if pull, on := c.pulls[p.Name]; on && pull.total > 0 {
-			s.set("tasuki_image_pull_progress_ratio", float64(pull.done)/float64(pull.total), p.Name)
+		if p.Pulling != nil && p.Pulling.Total > 0 {
+			s.set("tasuki_image_pull_progress_ratio", float64(p.Pulling.Done)/float64(p.Pulling.Total), p.Name)
 		}
+		s.set("tasuki_image_rejected", truth(p.Rejected != ""), p.Name)
+		s.set("tasuki_image_trying", truth(p.Trying != ""), p.Name)
+		s.set("tasuki_image_pinned", truth(p.Pinned != ""), p.Name)
 	}
 }
 

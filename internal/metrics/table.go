@@ -56,7 +56,11 @@ const (
 	runnersEnded  = "tasuki_runners_ended_total"
 	busyTime      = "tasuki_slot_busy_seconds_total"
 	pullBytes     = "tasuki_image_pull_bytes_total"
+	reusedBytes   = "tasuki_image_reused_bytes_total"
 	imageFailures = "tasuki_image_failures_total"
+	imageRolls    = "tasuki_image_rolls_total"
+	imagesPruned  = "tasuki_images_pruned_total"
+	prunedBytes   = "tasuki_image_pruned_bytes_total"
 	deprecations  = "tasuki_runners_deprecated_total"
 	orphans       = "tasuki_orphans_removed_total"
 	gitHubCalls   = "tasuki_github_requests_total"
@@ -99,10 +103,16 @@ var table = []Metric{
 
 	{"tasuki_image_info", Gauge, []string{"pool", "image", "digest"}, "The image that new guests of the pool are made from"},
 	{"tasuki_image_pulled_timestamp_seconds", Gauge, []string{"pool"}, "When the pool's image came to this host"},
-	{pullBytes, Counter, []string{"pool"}, "Bytes of images that were brought to this host"},
+	{pullBytes, Counter, []string{"pool"}, "Bytes of images that came from registries, as they travel"},
+	{reusedBytes, Counter, []string{"pool"}, "Bytes of images, as they would travel, that did not: another image of this host had them"},
 	{"tasuki_image_pull_progress_ratio", Gauge, []string{"pool"}, "How much of an image is here while it is pulled; absent when none is"},
 	{imageFailures, Counter, []string{"pool"}, "Times that the pool's image could not be brought, each cause once until it is brought"},
-	{"tasuki_image_rejected", Gauge, []string{"pool"}, "1 while the pool stays on the image before because the first runners of a newer one failed"},
+	{imageRolls, Counter, []string{"pool", "result"}, "Newer images that were tried. result is proven, and the pool went over to it, or rejected, and it stayed"},
+	{"tasuki_image_trying", Gauge, []string{"pool"}, "1 while a newer image is here that no runner of the pool has proven yet"},
+	{"tasuki_image_rejected", Gauge, []string{"pool"}, "1 while the pool's reference means an image whose first runners failed, and the pool stays on the one before"},
+	{"tasuki_image_pinned", Gauge, []string{"pool"}, "1 while a person keeps the pool on one image: tasuki image pin or rollback"},
+	{imagesPruned, Counter, nil, "Images, and remains of pulls, that were removed to keep space free"},
+	{prunedBytes, Counter, nil, "What those images took"},
 	{orphans, Counter, []string{"pool"}, "Guests and registrations of ours that nobody kept and that were taken away"},
 
 	{gitHubCalls, Counter, []string{"method", "route", "status"}, "Requests to GitHub's REST API. status is that of the reply, or none"},

@@ -30,5 +30,7 @@ const (
 	FileNVRAM     = "nvram.bin"
 	FileKernel    = "kernel"
 	FileInitrd    = "initrd"
-	fileRecord    = "image.json"
+	// FileJournal is a partial's alone: what of it is there.
+	FileJournal = "journal"
+	fileRecord  = "image.json"
 )

@@ -106,7 +106,12 @@ func (s *Store) Begin(ctx context.Context, digest string, waiting func()) (*Part
 		lock, err := lockDir(dir, unix.LOCK_EX)
 		switch {
 		case err == nil:
-			return &Partial{store: s, digest: digest, dir: dir, lock: lock}, nil
+			p := &Partial{store: s, digest: digest, dir: dir, lock: lock}
+			if err := p.unseal(); err != nil {
+				p.Close()
+				return nil, fmt.Errorf("cannot begin image %s: %w", digest, err)
+			}
+			return p, nil
 		case errors.Is(err, fs.ErrNotExist): // finished or discarded meanwhile
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			return nil, fmt.Errorf("cannot begin image %s: %w", digest, err)
@@ -118,6 +123,24 @@ func (s *Store) Begin(ctx context.Context, digest string, waiting func()) (*Part
 			return nil, fmt.Errorf("cannot begin image %s: another transfer of it has not ended: %w", digest, err)
 		}
 	}
+}
+
+// unseal makes files writable again that a Commit made read-only before it was
+// cut off.
+func (p *Partial) unseal() error {
+	entries, err := os.ReadDir(p.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		if err := os.Chmod(filepath.Join(p.dir, e.Name()), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Dir is the directory to fill, with the names of files that the store uses.

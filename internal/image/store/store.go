@@ -171,6 +171,9 @@ func load(dir, digest string) (image.Local, error) {
 		img.Labels = map[string]string{}
 	}
 	fillPaths(&img)
+	if info, err := os.Stat(filepath.Join(dir, fileRecord)); err == nil {
+		img.Arrived = info.ModTime().UTC() // nothing writes it later
+	}
 	info, err := os.Stat(img.Disk)
 	if err != nil {
 		return image.Local{}, fmt.Errorf("cannot read image %s: %w", digest, err)
@@ -222,7 +225,8 @@ func (s *Store) List() ([]image.Local, error) {
 
 // Import makes the directory dir, which must lie on the store's file system
 // and hold at least FileDisk under the names above, the image img.Digest. It
-// syncs the files, makes them read-only and moves dir; afterwards dir is gone.
+// syncs the files, makes them read-only and moves dir without its FileJournal;
+// afterwards dir is gone.
 // Of img it takes the reference, the digest and the labels. An image that is
 // there already stays as it is and dir is deleted.
 func (s *Store) Import(dir string, img image.Local) (image.Local, error) {
@@ -246,6 +250,11 @@ func (s *Store) Import(dir string, img image.Local) (image.Local, error) {
 		return fail(err)
 	}
 	if err := atomicfile.Write(filepath.Join(dir, fileRecord), append(b, '\n'), 0o444); err != nil {
+		return fail(err)
+	}
+	// The journal goes last: who dies over syncing a large disk need not fetch it
+	// again.
+	if err := os.Remove(filepath.Join(dir, FileJournal)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fail(err)
 	}
 	if err := os.Rename(dir, target); err != nil {

@@ -68,7 +68,10 @@ func TestAnImageAppearsWhole(t *testing.T) {
 	dir := filepath.Join(s.Dir(), "sha256-"+strings.Repeat("a", 64))
 	want := image.Local{
 		Ref: ref, Digest: dig("a"), Dir: dir, Disk: filepath.Join(dir, FileDisk),
-		Kernel: filepath.Join(dir, FileKernel), DiskSize: int64(len(FileDisk)), Labels: labels,
+		Kernel: filepath.Join(dir, FileKernel), DiskSize: int64(len(FileDisk)), Labels: labels, Arrived: img.Arrived,
+	}
+	if age := time.Since(img.Arrived); age < -time.Minute || age > time.Hour {
+		t.Errorf("it came %v ago", age)
 	}
 	if diff := cmp.Diff(want, img, cmp.Comparer(func(a, b image.Ref) bool { return a == b })); diff != "" {
 		t.Errorf("committed image (-want +got):\n%s", diff)
@@ -214,6 +217,43 @@ func TestAPartialIsForOneAtATime(t *testing.T) {
 	wg.Wait()
 	if left, _ := os.ReadDir(filepath.Join(s.Dir(), dirPartial)); len(left) != 0 {
 		t.Errorf("left in partial: %v", left)
+	}
+}
+
+// A commit that was cut off left files that nobody may write; whoever goes on
+// with them can.
+func TestGoingOnAfterACutCommit(t *testing.T) {
+	s := open(t)
+	p := fill(t, s, dig("a"), FileDisk, FileJournal, FileManifest)
+	if err := os.Mkdir(filepath.Join(p.Dir(), "x"), 0o755); err != nil { // stops it half-way
+		t.Fatal(err)
+	}
+	if _, err := p.Commit(image.Local{}); err == nil {
+		t.Fatal("a folder was imported")
+	}
+	for _, name := range []string{FileDisk, FileJournal} {
+		if info, err := os.Stat(filepath.Join(p.Dir(), name)); err != nil || info.Mode().Perm() != 0o444 {
+			t.Fatalf("the commit was not under way: %s %v, %v", name, info.Mode(), err)
+		}
+	}
+	if err := os.Remove(filepath.Join(p.Dir(), "x")); err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.Begin(t.Context(), dig("a"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{FileDisk, FileJournal, FileManifest} {
+		if info, err := os.Stat(filepath.Join(p.Dir(), name)); err != nil || info.Mode().Perm() != 0o644 {
+			t.Errorf("%s: %v, %v; the next transfer cannot write it", name, info.Mode(), err)
+		}
+	}
+	img, err := p.Commit(image.Local{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(img.Dir, FileJournal)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the journal is in the image: %v", err)
 	}
 }
 

@@ -135,9 +135,10 @@ func TestPrune(t *testing.T) {
 	}
 	defer release()
 	fill(t, s, dig("e"), FileDisk).Close()
+	abandon(t, s, dig("d"))
 	busy := fill(t, s, dig("f"), FileDisk)
 	defer busy.Close()
-	keep := image.Retention{Named: []string{named.Digest}, Previous: []string{previous.Digest}, InUse: []string{cloned.Digest}}
+	keep := image.Retention{Needed: map[string]string{named.Digest: "a", previous.Digest: "b", cloned.Digest: "c"}}
 	got, err := s.Prune(t.Context(), keep, false)
 	if err != nil || len(got.Images)+len(got.Partials) != 0 {
 		t.Errorf("with space enough it removed %+v, %v", got, err)
@@ -148,11 +149,57 @@ func TestPrune(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(got.Images) != 2 || got.Images[0].Digest != old.Digest || got.Images[1].Digest != recent.Digest || !slices.Equal(got.Partials, []string{dig("e")}) {
+		if len(got.Images) != 2 || got.Images[0].Digest != old.Digest || got.Images[1].Digest != recent.Digest || !slices.Equal(got.Partials, []string{dig("d"), dig("e")}) {
 			t.Errorf("dry %v: removed %+v", dry, got)
 		}
 		if list, err := s.List(); err != nil || (len(list) == 6) != dry {
 			t.Errorf("dry %v: %d images are left, %v", dry, len(list), err)
+		}
+	}
+}
+
+// abandon leaves what a transfer of long ago left behind.
+func abandon(t *testing.T, s *Store, digest string) {
+	t.Helper()
+	p := fill(t, s, digest, FileDisk)
+	defer p.Close()
+	old := time.Now().Add(-2 * abandonedAfter)
+	for _, path := range []string{filepath.Join(p.Dir(), FileDisk), p.Dir()} {
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What a pull left a moment ago is more than an image that nobody needs: it is
+// tried again. What is left of long ago is less.
+func TestPruneOrder(t *testing.T) {
+	s := open(t)
+	add(t, s, "o")
+	fill(t, s, dig("e"), FileDisk).Close()
+	abandon(t, s, dig("d"))
+	fill(t, s, dig("c"), FileDisk).Close()
+	keep := image.Retention{Needed: map[string]string{dig("c"): "it is wanted"}}
+	free, err := s.Free()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		floor    int64
+		images   int
+		partials []string
+	}{
+		{1, 0, []string{dig("d")}},
+		{testChunk / 2, 1, []string{dig("d")}},
+		{math.MaxInt64 / 2, 1, []string{dig("d"), dig("e")}},
+	} {
+		keep.Floor = free + tt.floor + 1<<30 // others write to the disk meanwhile
+		p := pruning{s, keep, true, &image.Pruned{Free: free + 1<<30}}
+		if err := errors.Join(p.partials(abandonedAfter), p.wouldGo(), p.partials(0)); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.done.Images) != tt.images || !slices.Equal(p.done.Partials, tt.partials) {
+			t.Errorf("floor %d: %d images and %v would go, want %d and %v", tt.floor, len(p.done.Images), p.done.Partials, tt.images, tt.partials)
 		}
 	}
 }
@@ -175,11 +222,11 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("under a clone it removed %v, %v", got.Images, err)
 	}
 	release()
-	everything.InUse = []string{img.Digest} // the agent is down, the guest is not
+	everything.Need(img.Digest, "a guest is a clone of it") // the agent is down, the guest is not
 	if got, err := s.Prune(t.Context(), everything, false); err != nil || len(got.Images) != 0 {
 		t.Errorf("under a guest it removed %v, %v", got.Images, err)
 	}
-	everything.InUse = nil
+	everything.Needed = nil
 	if got, err := s.Prune(t.Context(), everything, false); err != nil || len(got.Images) != 1 {
 		t.Errorf("it removed %v, %v, want the image", got.Images, err)
 	}

@@ -49,7 +49,7 @@ type job struct {
 func (c *client) pullDisk(ctx context.Context, m *meter, mf *tartfmt.Manifest, into target) (err error) {
 	p := &diskPull{c: c, m: m, mf: mf, store: into.store, donors: findDonors(into.store, mf)}
 	defer p.donors.close()
-	path, journalPath := filepath.Join(into.dir, store.FileDisk), filepath.Join(into.dir, journalFile)
+	path, journalPath := filepath.Join(into.dir, store.FileDisk), filepath.Join(into.dir, store.FileJournal)
 	done, err := p.open(path, journalPath)
 	if err != nil {
 		return err
@@ -223,7 +223,12 @@ func (p *diskPull) checkSpace(ctx context.Context, jobs []*job, data int64) erro
 		return err
 	}
 	if need > free {
-		return fmt.Errorf("%w: its disk may take %d MB more, and %s has %d MB free; remove images that nothing needs: tasuki image prune", image.ErrNoSpace, need>>20, p.store.Dir(), free>>20)
+		spare := ""
+		if p.c.opt.Reserve > 0 {
+			spare = fmt.Sprintf(", of which %d MB are to stay free", p.c.opt.Reserve>>20)
+		}
+		return fmt.Errorf("%w: its disk may take %d MB more, and %s has %d MB free%s; tasuki image prune --dry-run says what could go, and why the rest is needed",
+			image.ErrNoSpace, (need-p.c.opt.Reserve)>>20, p.store.Dir(), free>>20, spare)
 	}
 	return nil
 }

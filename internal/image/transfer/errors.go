@@ -58,6 +58,9 @@ func (e *statusError) Error() string {
 	return s
 }
 
+// RetryAfter is how long the registry wants to be left alone; 0: it did not say.
+func (e *statusError) RetryAfter() time.Duration { return e.retryAfter }
+
 func newStatusError(req *http.Request, resp *http.Response) *statusError {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 8<<10))
 	return &statusError{

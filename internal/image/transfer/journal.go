@@ -17,7 +17,6 @@ type journal struct {
 }
 
 const (
-	journalFile = "journal"
 	journalHead = "tasuki pull 1\n"
 )
 

@@ -70,6 +70,32 @@ func TestKill9(t *testing.T) {
 	}
 }
 
+// Who dies after the last byte came, while the disk is made durable, which takes
+// minutes for a large one, fetches nothing again.
+func TestDeathOverTheCommit(t *testing.T) {
+	f := newFaultFixture(t)
+	s := openStore(t)
+	obstacle := filepath.Join(partialDir(s, f.digest), "obstacle") // the commit fails at it
+	if err := os.MkdirAll(obstacle, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.pull(t.Context(), s); err == nil {
+		t.Fatal("the commit did not fail")
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	f.h.requests("")
+	img, err := f.pull(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameFile(t, f.disk, img.Disk)
+	if got := f.h.requests("GET /v2/r/blobs/"); len(got) != 2 { // both configurations
+		t.Errorf("it fetched %d blobs again: %v", len(got), got)
+	}
+}
+
 // startChild runs a pull in a process of its own and kills it at its nth fetch
 // of a blob. It reports whether that happened before the pull was done.
 func startChild(t *testing.T, f *faultFixture, dir string, n int) (killed bool) {

@@ -142,7 +142,7 @@ func (c *client) fill(ctx context.Context, digest string, s *store.Store, dir st
 			return nil, err
 		}
 	}
-	return labels, os.Remove(filepath.Join(dir, journalFile))
+	return labels, nil
 }
 
 // target is where an image is put together.

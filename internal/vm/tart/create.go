@@ -153,6 +153,14 @@ func (d *Driver) checkSpec(spec vm.Spec) error {
 
 // Cached says whether tart has an image, by its digest.
 func (d *Driver) Cached(ref image.Ref) bool {
-	_, err := os.Stat(filepath.Join(d.opt.TartHome, "cache", "OCIs", ref.Registry(), filepath.FromSlash(ref.Name()), ref.Digest(), configFile))
+	_, err := os.Stat(filepath.Join(d.CacheDir(ref), configFile))
 	return err == nil
+}
+
+// TartHome is tart's folder: its machines and its cache of images.
+func (d *Driver) TartHome() string { return d.opt.TartHome }
+
+// CacheDir is where tart keeps an image, by its digest.
+func (d *Driver) CacheDir(ref image.Ref) string {
+	return filepath.Join(d.opt.TartHome, "cache", "OCIs", ref.Registry(), filepath.FromSlash(ref.Name()), ref.Digest())
 }
