@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/pierrec/lz4/v4"
+
 	"github.com/mirego/tasuki/internal/image/tartfmt/tartfmttest"
 )
 
@@ -95,6 +97,63 @@ func TestEncodeRoundTrip(t *testing.T) {
 		if most := len(raw) + (len(raw)/blockSize+1)*8 + 4; len(stream) > most {
 			t.Errorf("%s: stream has %d bytes, more than %d", name, len(stream), most)
 		}
+	}
+}
+
+// What every decoder of the format may rely on: blocks of up to 64 KiB, each
+// shorter than its content or stored, each decodable by itself, each with the
+// end that LZ4 asks for (lz4_Block_format.md, "End of block restrictions"),
+// one end mark and nothing behind it.
+func TestEncodedBlocksKeepToTheRules(t *testing.T) {
+	for name, raw := range samples() {
+		s := new(Encoder).Append(nil, raw)
+		var got []byte
+		for string(s[:4]) != magicEnd {
+			n := int(binary.LittleEndian.Uint32(s[4:]))
+			if n == 0 || n > 65536 || n != min(65536, len(raw)-len(got)) {
+				t.Fatalf("%s: a block of %d bytes at %d of %d", name, n, len(got), len(raw))
+			}
+			if string(s[:4]) == magicStored {
+				got, s = append(got, s[8:8+n]...), s[8+n:]
+				continue
+			}
+			size := int(binary.LittleEndian.Uint32(s[8:]))
+			block := make([]byte, n)
+			if k, err := lz4.UncompressBlock(s[12:12+size], block); err != nil || k != n || size >= n {
+				t.Fatalf("%s: a block by itself: %d bytes of %d from %d, %v", name, k, n, size, err)
+			}
+			if literals, lastMatch := blockEnd(s[12 : 12+size]); literals < 5 || lastMatch > n-12 {
+				t.Errorf("%s: a block of %d ends in %d literals, its last match begins at %d", name, n, literals, lastMatch)
+			}
+			got, s = append(got, block...), s[12+size:]
+		}
+		if len(s) != 4 || !bytes.Equal(got, raw) {
+			t.Errorf("%s: %d bytes follow the end; content equal: %v", name, len(s)-4, bytes.Equal(got, raw))
+		}
+	}
+}
+
+// blockEnd walks an LZ4 block: how many literals it ends in, and where in its
+// content the last match begins; 0 without one.
+func blockEnd(b []byte) (literals, lastMatch int) {
+	at := 0
+	length := func(n int) int {
+		for more := n == 15; more; {
+			n, more, b = n+int(b[0]), b[0] == 255, b[1:]
+		}
+		return n
+	}
+	for {
+		token := b[0]
+		b = b[1:]
+		literals = length(int(token >> 4))
+		at, b = at+literals, b[literals:]
+		if len(b) == 0 {
+			return literals, lastMatch
+		}
+		b = b[2:]
+		lastMatch = at
+		at += length(int(token&15)) + 4
 	}
 }
 
