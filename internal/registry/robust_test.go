@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -174,13 +175,17 @@ func TestAFileThatIsReplacedIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range 20 {
+	at := time.Now()
+	for i := range 4 {
 		role, want := Reader, http.StatusForbidden
 		if i%2 == 0 {
 			role, want = Writer, http.StatusAccepted
 		}
 		users[0].Role = role
 		if err := writeUsers(s.opt.Users, users); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(s.opt.Users, at, at); err != nil {
 			t.Fatal(err)
 		}
 		if w := try(s, "POST", "/v2/x/blobs/uploads/", users[0].Name, "right password"); w.Code != want {
