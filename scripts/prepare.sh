@@ -86,6 +86,7 @@ check_packages() {
 			missing="$missing ovmf"
 		fi
 		need skopeo skopeo "tests push to our registry and pull from it with it"
+		need ansible-playbook ansible-core "tests let it read the plays of examples/ansible"
 	fi
 	[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || {
 		say "Debian's keys are missing: the guest image is made of Debian's packages"

@@ -47,7 +47,7 @@ var layers = map[string]layer{
 	"github": adapter, "runnerdist": adapter, "registry": adapter, "dockerlogin": adapter, "emulator": adapter,
 	"journal": adapter, "eventlog": adapter, "history": adapter, "doctor": adapter, "service": adapter,
 
-	"vm/vmtest": double, "guest/guesttest": double, "vm/tart/tarttest": double,
+	"vm/vmtest": double, "guest/guesttest": double, "vm/tart/tarttest": double, "doctor/doctortest": double,
 	"image/tartfmt/tartfmttest": double, "archtest": double, "e2e": double,
 
 	"agent": engine, "recipe": engine, "fleet": engine,
@@ -76,6 +76,7 @@ var thirdParty = map[string][]string{
 	"github.com/pierrec/lz4/v4":               {"image/tartfmt", "image/debian"},
 	"github.com/prometheus/client_golang":     {"metrics", "registry"},
 	"github.com/rhysd/actionlint":             {"emulator/workflow"},
+	"github.com/rogpeppe/go-internal":         {"doctor/doctortest"},
 	"github.com/sirupsen/logrus":              {"registry"},
 	"github.com/spf13/cobra":                  {"cli"},
 	"github.com/spf13/pflag":                  {"cli"},

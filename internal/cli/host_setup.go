@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -58,7 +57,12 @@ func (a *app) setupHost(ctx context.Context, f setupFlags, m doctor.Machine) err
 	if err != nil {
 		return err
 	}
-	steps, byHand := setupSteps(f.name, doctor.Examine(ctx, m, host))
+	return a.setUp(ctx, f, m, host)
+}
+
+// setUp is setupHost for a host that is known.
+func (a *app) setUp(ctx context.Context, f setupFlags, m doctor.Machine, host doctor.Host) error {
+	steps, byHand := setupSteps(f.name, host.OS, doctor.Examine(ctx, m, host))
 	if len(steps) == 0 {
 		fmt.Fprintln(a.stdout, "nothing to type: what commands can set up is well")
 	}
@@ -109,9 +113,9 @@ func (a *app) typeSteps(ctx context.Context, f setupFlags, steps []setupStep) (f
 }
 
 // setupSteps sorts findings into what commands mend and what a hand must.
-func setupSteps(name string, found []doctor.Finding) (steps []setupStep, byHand []doctor.Finding) {
+func setupSteps(name, system string, found []doctor.Finding) (steps []setupStep, byHand []doctor.Finding) {
 	if name != "" {
-		steps = append(steps, setupStep{"name: this machine gets the name " + name, nameCommands(runtime.GOOS, name)})
+		steps = append(steps, setupStep{"name: this machine gets the name " + name, nameCommands(system, name)})
 	}
 	for _, f := range found {
 		switch {

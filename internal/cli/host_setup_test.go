@@ -10,7 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/mirego/tasuki/internal/doctor"
+	"github.com/mirego/tasuki/internal/doctor/doctortest"
 )
 
 // openHome is a machine on which nothing is wrong but the mode of one folder.
@@ -65,5 +68,55 @@ func TestSetupTypesWhatItWasToldTo(t *testing.T) {
 		if (err != nil) != c.err || mode() != c.mode || !strings.Contains(out.String(), c.says) {
 			t.Errorf("%s: %v, mode %o, said:\n%s", c.what, err, mode(), out.String())
 		}
+	}
+}
+
+// TestSetupOfAMacFromItsBox shows what setup would type on a Mac that was just
+// unpacked. docs/host.md quotes it.
+func TestSetupOfAMacFromItsBox(t *testing.T) {
+	const machines = "../doctor/testdata/darwin/"
+	host := doctor.Host{OS: "darwin", User: "ci", UID: 501, Home: "/Users/ci/.tasuki", Drivers: []string{"tart"}, Slots: 2, Softnet: true}
+	var out bytes.Buffer
+	a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &out}
+	m := doctortest.Load(t, machines+"good.txtar", machines+"fresh.txtar")
+	if err := a.setUp(t.Context(), setupFlags{name: "mac-mini-1", dryRun: true}, m, host); err != nil {
+		t.Fatal(err)
+	}
+	quotedIn(t, "../../docs/host.md", "tasuki host setup --name mac-mini-1 --dry-run", out.String())
+
+	out.Reset()
+	well := doctortest.Load(t, machines+"good.txtar")
+	if err := a.setUp(t.Context(), setupFlags{dryRun: true}, well, host); err != nil || !strings.Contains(out.String(), "nothing to type") {
+		t.Errorf("a Mac that is set up: %v, said:\n%s", err, out.String())
+	}
+	if got := doctor.Examine(t.Context(), well, host); doctor.Worst(got) != doctor.Well {
+		t.Errorf("the good Mac has trouble: %+v", got)
+	}
+}
+
+// quotedIn compares what a command said with the block that follows it in a
+// document; -update writes it there.
+func quotedIn(t *testing.T, file, command, said string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(text), command+"\n```\n")
+	_, rest, open := strings.Cut(rest, "```\n")
+	got, after, closed := strings.Cut(rest, "```\n")
+	if !found || !open || !closed {
+		t.Fatalf("%s does not show what %q says", file, command)
+	}
+	said = strings.TrimPrefix(said, "\n")
+	if *update {
+		before := strings.TrimSuffix(string(text), got+"```\n"+after)
+		if err := os.WriteFile(file, []byte(before+said+"```\n"+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		got = said
+	}
+	if diff := cmp.Diff(said, got); diff != "" {
+		t.Errorf("%s differs from what %q says (-said +document); go test ./internal/cli -update writes it:\n%s", file, command, diff)
 	}
 }

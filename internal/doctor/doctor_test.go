@@ -1,11 +1,9 @@
 package doctor_test
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,87 +12,12 @@ import (
 	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/mirego/tasuki/internal/doctor"
+	"github.com/mirego/tasuki/internal/doctor/doctortest"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
-
-// recorded is a machine that was written down: what each program printed, what
-// each file is. A file of an archive is named by the question: "$ pmset -g",
-// "stat /dev/kvm" (mode and owner, or "missing"), "file PATH", "space", "clones".
-type recorded struct {
-	t       *testing.T
-	answers map[string]string
-}
-
-func (r recorded) load(path string) {
-	r.t.Helper()
-	a, err := txtar.ParseFile(path)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for _, f := range a.Files {
-		r.answers[f.Name] = string(f.Data)
-	}
-}
-
-func (r recorded) Run(ctx context.Context, program string, args ...string) (doctor.Output, error) {
-	question := "$ " + strings.Join(append([]string{program}, args...), " ")
-	text, ok := r.answers[question]
-	status := 0
-	switch first, rest, _ := strings.Cut(text, "\n"); {
-	case !ok:
-		r.t.Errorf("the machine was not asked when it was recorded: %s", question)
-		return doctor.Output{}, errors.New("not recorded")
-	case first == "missing":
-		return doctor.Output{}, doctor.ErrMissing
-	case first == "hangs":
-		<-ctx.Done()
-		return doctor.Output{}, ctx.Err()
-	case strings.HasPrefix(first, "exit "):
-		text = rest
-		if _, err := fmt.Sscanf(first, "exit %d", &status); err != nil {
-			r.t.Fatal(err)
-		}
-	}
-	return doctor.Output{Text: text, Status: status}, nil
-}
-
-func (r recorded) Stat(path string) (f doctor.File, err error) {
-	text, ok := r.answers["stat "+path]
-	if !ok || text == "missing\n" {
-		return f, fs.ErrNotExist
-	}
-	var mode uint32
-	_, err = fmt.Sscanf(text, "%o %d", &mode, &f.UID)
-	f.Mode = fs.FileMode(mode & 0o777)
-	if mode&0o4000 != 0 {
-		f.Mode |= fs.ModeSetuid
-	}
-	return f, err
-}
-
-func (r recorded) ReadFile(path string) (string, error) {
-	text, ok := r.answers["file "+path]
-	if !ok {
-		return "", fs.ErrNotExist
-	}
-	return text, nil
-}
-
-func (r recorded) Space(string) (n int64, err error) {
-	_, err = fmt.Sscan(r.answers["space"], &n)
-	return n, err
-}
-
-func (r recorded) Clones(string) error {
-	if text := strings.TrimSpace(r.answers["clones"]); text != "yes" {
-		return errors.New(text)
-	}
-	return nil
-}
 
 var hosts = map[string]doctor.Host{
 	"darwin": {OS: "darwin", User: "ci", UID: 501, Home: "/Users/ci/.tasuki", Drivers: []string{"tart"}, Slots: 2,
@@ -105,10 +28,7 @@ var hosts = map[string]doctor.Host{
 
 func examine(t *testing.T, host string, archives ...string) []doctor.Finding {
 	t.Helper()
-	r := recorded{t, map[string]string{}}
-	for _, path := range archives {
-		r.load(path)
-	}
+	r := doctortest.Load(t, archives...)
 	var out []doctor.Finding
 	synctest.Test(t, func(t *testing.T) { out = doctor.Examine(t.Context(), r, hosts[host]) })
 	return out
@@ -188,8 +108,7 @@ func TestWhatTheHostItselfMakesBad(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := hosts[host]
 			change(&h)
-			r := recorded{t, map[string]string{}}
-			r.load(filepath.Join("testdata", host, "good.txtar"))
+			r := doctortest.Load(t, filepath.Join("testdata", host, "good.txtar"))
 			i := slices.IndexFunc(doctor.Examine(t.Context(), r, h), func(f doctor.Finding) bool {
 				return f.Check == name && f.Level != doctor.Well && f.Mend != ""
 			})

@@ -88,6 +88,11 @@ var macChecks = []check{
 		},
 	},
 	{
+		name: "sharing",
+		why:  "a Mac without a person in front of it is reached by Remote Login, and its screen by Screen Sharing",
+		look: lookAtSharing,
+	},
+	{
 		name: "apfs",
 		why:  "only APFS clones an image in no time and no space: elsewhere each guest costs a whole copy",
 		look: func(ctx context.Context, m Machine, h Host) verdict {
@@ -131,6 +136,32 @@ func lookAtMacOS(ctx context.Context, m Machine, _ Host) verdict {
 		return byHand(Warning, "macOS "+version+": no channel through tart's guest agent", "update macOS, or use channel: ssh")
 	}
 	return well("macOS %s on Apple Silicon", version)
+}
+
+// sharing are macOS's services for Remote Login and Screen Sharing, and their
+// files below /System/Library/LaunchDaemons.
+var sharing = []struct{ name, label, file string }{
+	{"Remote Login", "system/com.openssh.sshd", "ssh.plist"},
+	{"Screen Sharing", "system/com.apple.screensharing", "com.apple.screensharing.plist"},
+}
+
+func lookAtSharing(ctx context.Context, m Machine, _ Host) verdict {
+	var off []string
+	var mend [][]string
+	for _, s := range sharing {
+		out, err := m.Run(ctx, "launchctl", "print", s.label)
+		if err != nil {
+			return unasked("launchctl", err)
+		}
+		if out.Status != 0 {
+			off = append(off, s.name)
+			mend = append(mend, sudo("launchctl", "enable", s.label), sudo("launchctl", "bootstrap", "system", "/System/Library/LaunchDaemons/"+s.file))
+		}
+	}
+	if len(off) > 0 {
+		return bad(Warning, strings.Join(off, " and ")+" off", mend...)
+	}
+	return well("Remote Login and Screen Sharing are on")
 }
 
 var tartVersion = regexp.MustCompile(`^(\d+)\.(\d+)(\.\d+)?$`)

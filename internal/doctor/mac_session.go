@@ -75,23 +75,7 @@ var macSessionChecks = []check{
 	{
 		name: "login-keychain",
 		why:  "tart needs the login keychain unlocked to start macOS guests",
-		look: func(ctx context.Context, m Machine, _ Host) verdict {
-			out, err := m.Run(ctx, "security", "show-keychain-info", "login.keychain-db")
-			const mend = "security unlock-keychain login.keychain-db\n(it asks for the password); automatic login unlocks it at each restart"
-			switch {
-			case err != nil && ctx.Err() != nil:
-				return byHand(Problem, "it waits for a password: the login keychain is locked", mend)
-			case err != nil:
-				return unasked("security", err)
-			case out.Status == 36 || strings.Contains(out.Text, "User interaction is not allowed"):
-				return byHand(Problem, "the login keychain is locked", mend)
-			case out.Status != 0:
-				return odd("security", out.Text)
-			case !strings.Contains(out.Text, "no-timeout"):
-				return bad(Warning, "the login keychain locks itself: "+clip(out.Text), []string{"security", "set-keychain-settings", "login.keychain-db"})
-			}
-			return well("the login keychain is unlocked and stays so")
-		},
+		look: lookAtKeychain,
 	},
 	{
 		name: "screen-lock",
@@ -109,6 +93,29 @@ var macSessionChecks = []check{
 			return odd("sysadminctl", out.Text)
 		},
 	},
+}
+
+func lookAtKeychain(ctx context.Context, m Machine, _ Host) verdict {
+	const mend = "security unlock-keychain login.keychain-db\n(it asks for the password); automatic login unlocks it at each restart"
+	// Each session has keychains of its own: that of SSH says nothing of the screen's.
+	if kind, err := m.Run(ctx, "launchctl", "managername"); err == nil && kind.Status == 0 && strings.TrimSpace(kind.Text) != "Aqua" {
+		return byHand(Unknown, "this is not the session at the screen ("+clip(kind.Text)+"): its keychain cannot be seen from here",
+			"run tasuki doctor in Terminal at the screen, or by Screen Sharing")
+	}
+	out, err := m.Run(ctx, "security", "show-keychain-info", "login.keychain-db")
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return byHand(Problem, "it waits for a password: the login keychain is locked", mend)
+	case err != nil:
+		return unasked("security", err)
+	case out.Status == 36 || strings.Contains(out.Text, "User interaction is not allowed"):
+		return byHand(Problem, "the login keychain is locked", mend)
+	case out.Status != 0:
+		return odd("security", out.Text)
+	case !strings.Contains(out.Text, "no-timeout"):
+		return bad(Warning, "the login keychain locks itself: "+clip(out.Text), []string{"security", "set-keychain-settings", "login.keychain-db"})
+	}
+	return well("the login keychain is unlocked and stays so")
 }
 
 // macNetworkChecks concern the way from the host into its guests.
