@@ -127,6 +127,12 @@ type Options struct {
 	Journal  Journal
 	Events   event.Sink // nil: nobody listens
 	Log      *slog.Logger
+	// Reboot is the command that reboots the host, run when slots of it have leaked
+	// and nobody is at work; empty: it is left to people.
+	Reboot []string
+	// LeakLasts is how long slots must have leaked before; 0: 15 min, in which the
+	// driver has tried one again.
+	LeakLasts time.Duration
 	// NewKey makes a login key for one guest: the private key in PEM and the
 	// public one in authorized_keys form.
 	NewKey func() (private secret.String, public string, err error)
@@ -157,8 +163,9 @@ type Agent struct {
 	ended     map[string]time.Time     // runners that ended lately: an older listing may still hold their guests
 	drained   bool                     // the host takes no new runners
 	stopping  bool                     // and the agent ends
-	stopped   time.Time                // since when
-	ending    chan struct{}            // closed when stopping
+	rebooting rebooting
+	stopped   time.Time     // since when
+	ending    chan struct{} // closed when stopping
 }
 
 // New checks the options and returns an agent that has done nothing yet.
@@ -178,6 +185,7 @@ func New(o Options) (*Agent, error) {
 	o.LostReply = orDefault(o.LostReply, 15*time.Second)
 	o.ImageRefresh = orDefault(o.ImageRefresh, time.Minute)
 	o.DrainTimeout = orDefault(o.DrainTimeout, time.Hour)
+	o.LeakLasts = orDefault(o.LeakLasts, 15*time.Minute)
 	o.Logs.Runs = orDefault(o.Logs.Runs, 200)
 	o.Logs.Age = orDefault(o.Logs.Age, 7*24*time.Hour)
 	a := &Agent{
@@ -252,6 +260,7 @@ func (a *Agent) begin(life context.Context) error {
 	if err := a.readImages(); err != nil {
 		return err
 	}
+	a.readReboot()
 	a.life, a.started = life, time.Now()
 	for _, rec := range records {
 		a.adopt(rec)
@@ -353,6 +362,7 @@ func (a *Agent) pass() {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.considerReboot(time.Now())
 	for _, act := range a.decide() {
 		switch act.Verb {
 		case pool.Start:
@@ -380,14 +390,14 @@ func (a *Agent) decide() []pool.Action {
 		if !rec.State.Ending() {
 			have[rec.Pool] = true
 		}
-		seen = append(seen, pool.Seen{Name: k.name, Pool: rec.Pool, Driver: rec.Driver, State: rec.State, Since: rec.Since,
+		seen = append(seen, pool.Seen{Name: k.name, Pool: rec.Pool, Driver: bound(k.pool.Driver), State: rec.State, Since: rec.Since,
 			Outdated: a.outdated(rec), Aged: k.aged})
 	}
 	var wants []pool.Want
 	for _, p := range a.pools {
 		a.reconsider(p)
 		w := pool.Want{
-			Pool: p.Spec.Name, Driver: driverName(p.Driver), Demand: p.Demand.Want(), Most: p.Spec.Most,
+			Pool: p.Spec.Name, Driver: bound(p.Driver), Demand: p.Demand.Want(), Most: p.Spec.Most,
 			Blocked: p.blocked(now), Drain: a.drains(p), Yielded: p.yielded,
 		}
 		w.Hungry = p.hunger(now, have[w.Pool], w.Demand.Runners() > 0 && !w.Drain)
@@ -401,7 +411,9 @@ func (a *Agent) decide() []pool.Action {
 }
 
 // drains says whether a pool takes no new runners.
-func (a *Agent) drains(p *poolState) bool { return a.drained || a.stopping || p.drained }
+func (a *Agent) drains(p *poolState) bool {
+	return a.drained || a.stopping || a.rebooting.drains || p.drained
+}
 
 func (a *Agent) waits(p *poolState, actions []pool.Action) {
 	var reason wait.Reason
@@ -420,6 +432,16 @@ func (a *Agent) waits(p *poolState, actions []pool.Action) {
 	p.waiting = reason
 }
 
+// bound names what bounds the guests of a driver, for pool.Limits: the two macOS
+// guests of a Mac are not bounded together with the Linux ones of that driver.
+func bound(d vm.Driver) string {
+	c := d.Capabilities()
+	if c.MaxGuests == 0 {
+		return c.Driver + " of " + c.GuestOS
+	}
+	return c.Driver
+}
+
 // limits returns the host's slots, what each driver's hypervisor runs at once,
 // and how many slots the guests take that are left alone.
 func (a *Agent) limits() pool.Limits {
@@ -434,7 +456,7 @@ func (a *Agent) limits() pool.Limits {
 				most = -1 // 0 would mean no bound
 			}
 		}
-		l.Drivers[driverName(d)] = most
+		l.Drivers[bound(d)] = most
 	}
 	for _, rec := range a.stranded {
 		if rec.State.TakesSlot() {
@@ -448,7 +470,7 @@ func (a *Agent) limits() pool.Limits {
 func (a *Agent) slots() int {
 	sum, most := 0, a.limits().Drivers
 	for d := range a.drivers {
-		n, bounded := most[driverName(d)]
+		n, bounded := most[bound(d)]
 		if !bounded {
 			return a.opt.Slots
 		}

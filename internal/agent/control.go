@@ -23,8 +23,9 @@ func (a *Agent) Status() api.Status {
 	defer a.mu.Unlock()
 	s := api.Status{
 		Host: a.opt.Host, Installation: a.opt.Installation, Version: a.opt.Version, PID: os.Getpid(),
-		Started: a.started.UTC(), Now: time.Now().UTC(), Draining: a.drained || a.stopping, Stopping: a.stopping,
-		Slots: a.slots(), Pools: []api.Pool{}, Runners: []api.Runner{},
+		Started: a.started.UTC(), Now: time.Now().UTC(), Draining: a.drained || a.stopping || a.rebooting.drains, Stopping: a.stopping,
+		Leaked: a.rebooting.leaked,
+		Slots:  a.slots(), Pools: []api.Pool{}, Runners: []api.Runner{},
 	}
 	for _, source := range slices.Sorted(maps.Keys(a.problems)) {
 		s.Problems = append(s.Problems, source+": "+a.problems[source])

@@ -100,7 +100,7 @@ func every(ctx context.Context, pace time.Duration, f func()) {
 // observeGuests tells the keepers what their guests do, and takes away guests
 // of ours that nobody keeps.
 func (a *Agent) observeGuests(ctx context.Context, d vm.Driver, state *driverState) {
-	name := d.Capabilities().Driver
+	name := driverName(d)
 	ctx, cancel := context.WithTimeoutCause(ctx, observeTimeout, fmt.Errorf("%s did not answer within %v", name, observeTimeout))
 	defer cancel()
 	asked := time.Now()
@@ -112,9 +112,7 @@ func (a *Agent) observeGuests(ctx context.Context, d vm.Driver, state *driverSta
 		return
 	}
 	a.problem("driver "+name, "")
-	if c, ok := d.(vm.SlotCounter); ok {
-		a.problem("slots of driver "+name, c.Slots().Reason)
-	}
+	a.seeSlots()
 
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -21,10 +21,12 @@ type Status struct {
 	Now          time.Time `json:"now"`
 	// Draining says that no new runner is started on this host; Stopping that
 	// the agent ends when its busy runners have.
-	Draining bool     `json:"draining"`
-	Stopping bool     `json:"stopping"`
-	Slots    int      `json:"slots"`
-	Taken    int      `json:"taken"` // slots that hold a guest
+	Draining bool `json:"draining"`
+	Stopping bool `json:"stopping"`
+	Slots    int  `json:"slots"`
+	Taken    int  `json:"taken"` // slots that hold a guest
+	// Leaked are slots that the hypervisor counts although no guest runs in them.
+	Leaked   int      `json:"leaked,omitempty"`
 	Problems []string `json:"problems,omitempty"`
 	Pools    []Pool   `json:"pools"`
 	Runners  []Runner `json:"runners"`

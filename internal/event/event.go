@@ -37,6 +37,9 @@ const (
 	HostResumed      Kind = "host.resumed"
 	HostReloaded     Kind = "host.reloaded" // a changed configuration was taken over
 	HostStopped      Kind = "host.stopped"
+	SlotsLeaked      Kind = "slots.leaked"   // the hypervisor counts guests that are no more; Total says how many
+	SlotsBack        Kind = "slots.back"     // and no longer
+	HostRebooting    Kind = "host.rebooting" // the agent told its host to reboot
 )
 
 // Event is one thing that happened.

@@ -22,16 +22,24 @@ type SlotCounter interface {
 type Slots struct {
 	// Others is how many guests of others run: of this user, of other programs.
 	Others int
-	// Leaked is how many slots the hypervisor holds for guests that are no more.
+	// Leaked is how many slots the hypervisor holds for guests that are no more, as
+	// far as it is known: until a guest could be started in one.
 	Leaked int
-	// Retry is when a leaked slot is tried again; zero where none leaked.
+	// Retry is when a leaked slot may be tried again; zero: not while it counts as
+	// leaked.
 	Retry time.Time
 	// Reason says for a person what is wrong and what to do; "" if nothing is.
 	Reason string
 }
 
-// Taken is how many slots are not there for guests of ours.
-func (s Slots) Taken() int { return s.Others + s.Leaked }
+// Taken is how many slots are not there for guests of ours now: a leaked one is
+// from the time on when it may be tried again.
+func (s Slots) Taken() int {
+	if !s.Retry.IsZero() && !time.Now().Before(s.Retry) {
+		return s.Others
+	}
+	return s.Others + s.Leaked
+}
 
 // Machine is what only some hypervisors give a guest. A driver ignores what
 // it does not know; the configuration refuses it before.

@@ -21,19 +21,13 @@ type slotState struct {
 	announced bool
 }
 
-// Slots implements vm.SlotCounter. A leaked slot whose time to be tried again
-// has come counts as free.
+// Slots implements vm.SlotCounter.
 func (d *Driver) Slots() vm.Slots {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := vm.Slots{Others: d.slots.others}
-	if d.slots.leaked == 0 {
-		return s
-	}
-	s.Retry = d.slots.retry
-	s.Reason = leakedReason(d.slots.leaked)
-	if time.Now().Before(d.slots.retry) {
-		s.Leaked = d.slots.leaked
+	s := vm.Slots{Others: d.slots.others, Leaked: d.slots.leaked}
+	if s.Leaked > 0 {
+		s.Retry, s.Reason = d.slots.retry, leakedReason(s.Leaked)
 	}
 	return s
 }
@@ -98,7 +92,7 @@ func (d *Driver) slotFree(ctx context.Context) error {
 	switch {
 	case all >= most:
 		return fmt.Errorf("%d of %d macOS guests run on this Mac: %w", all, most, vm.ErrLimit)
-	case all+s.Leaked >= most:
+	case all+s.Taken()-s.Others >= most:
 		return fmt.Errorf("%d of %d macOS guests run on this Mac; next try at %s: %w", all, most, s.Retry.UTC().Format("15:04:05 UTC"), vm.ErrLeaked)
 	}
 	return nil
