@@ -39,6 +39,9 @@ func (s statusStyle) paint(code, text string) string {
 func renderStatus(s api.Status, style statusStyle) string {
 	var b strings.Builder
 	head := fmt.Sprintf("%s  %d of %s taken, up %s", style.paint(bold, s.Host), s.Taken, count(s.Slots, "slot"), human(s.Now.Sub(s.Started)))
+	if s.Leaked > 0 {
+		head += "  " + style.paint(red, count(s.Leaked, "slot")+" leaked")
+	}
 	switch {
 	case s.Stopping:
 		head += "  " + style.paint(yellow, "stopping: busy runners finish, then the agent ends")

@@ -72,7 +72,7 @@ func newHost(ctx context.Context, cfg *config.Config, log *slog.Logger, sinks ..
 		Host: cfg.Host.Name, Installation: installation, Prefix: cfg.Host.Prefix, Version: versionName(),
 		Home: home, Slots: cfg.Host.Slots,
 		DrainTimeout: time.Duration(cfg.Host.DrainTimeout), Tick: time.Duration(cfg.Host.Tick),
-		Pools: pools, Journal: records, Events: bus, Log: log, NewKey: ssh.NewKey,
+		Reboot: rebootOf(cfg.Host), Pools: pools, Journal: records, Events: bus, Log: log, NewKey: ssh.NewKey,
 		ImageRefresh: time.Duration(cfg.Images.Refresh), ImageFloor: w.floor,
 		Releases: watch.releases, Logs: agent.Logs{Runs: cfg.Logs.Runs, Age: time.Duration(cfg.Logs.Age)},
 	})
@@ -108,6 +108,17 @@ func (h *host) reconfigure(ctx context.Context, cfg *config.Config) error {
 	}
 	h.wiring.scaleSets.settled()
 	return nil
+}
+
+// rebootOf is the command that reboots the host where slots leaked; nil: none.
+func rebootOf(h config.Host) []string {
+	switch {
+	case h.Reboot != config.RebootLeaked:
+		return nil
+	case len(h.RebootCommand) == 0:
+		return []string{"sudo", "-n", "/sbin/shutdown", "-r", "now"}
+	}
+	return h.RebootCommand
 }
 
 func eventsDir(home string) string { return filepath.Join(home, "events") }
@@ -152,6 +163,7 @@ func (w *wiring) unchangeable(cfg *config.Config) error {
 		{"host.prefix", w.host.Prefix == cfg.Host.Prefix},
 		{"host.tick", w.host.Tick == cfg.Host.Tick},
 		{"host.accel", w.host.Accel == cfg.Host.Accel},
+		{"host.reboot", w.host.Reboot == cfg.Host.Reboot && slices.Equal(w.host.RebootCommand, cfg.Host.RebootCommand)},
 		{"images", w.kept == cfg.Images},
 	} {
 		if !f.same {

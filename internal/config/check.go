@@ -31,6 +31,9 @@ var (
 	repoForm  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,100}$`)
 )
 
+// RebootLeaked is the value of host.reboot that lets the agent reboot its host.
+const RebootLeaked = "leaked"
+
 // checker looks for values that cannot work, and reads the files that the
 // configuration names.
 type checker struct {
@@ -83,6 +86,10 @@ func (k *checker) host() {
 		k.bad(at("host.tick"), fmt.Sprintf("tick of %s", h.Tick), "choose one between 100ms and 10m")
 	}
 	k.oneOf(at("host.accel"), "accel", h.Accel, "auto", "kvm", "hvf", "tcg")
+	k.oneOf(at("host.reboot"), "reboot", h.Reboot, "never", RebootLeaked)
+	if len(h.RebootCommand) > 0 && h.RebootCommand[0] == "" {
+		k.bad(at("host.reboot_command"), "the command has no program", "write [PROGRAM, ARGUMENT], or remove it for sudo -n /sbin/shutdown -r now")
+	}
 	h.Home = k.path(h.Home)
 	if len(h.Home) == 0 || !filepath.IsAbs(h.Home) {
 		k.bad(at("host.home"), fmt.Sprintf("home %q is not a folder's path", h.Home), "write an absolute path, or one that begins with ~/")

@@ -33,6 +33,9 @@ type Host struct {
 	DrainTimeout Duration `yaml:"drain_timeout" doc:"How long busy runners may finish after SIGTERM. Guests that are still busy then go on and are adopted by the next agent."`
 	Tick         Duration `yaml:"tick" doc:"How often the agent compares what is there with what the pools want."`
 	Accel        string   `yaml:"accel" doc:"How QEMU runs guests. auto takes KVM or HVF after a short trial boot showed that it works, else it emulates." enum:"auto,kvm,hvf,tcg"`
+	// Reboot is when the agent reboots the host.
+	Reboot        string   `yaml:"reboot" doc:"When the agent reboots this machine. leaked: when macOS has counted virtual machines that are no more for a quarter of an hour, nothing is at work and the last such reboot is six hours ago." enum:"never,leaked"`
+	RebootCommand []string `yaml:"reboot_command,omitempty" doc:"The program that reboots, with its arguments. Empty: sudo -n /sbin/shutdown -r now. The agent's user must be allowed to run it without a password."`
 }
 
 // GitHub is where runners register.

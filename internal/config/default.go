@@ -22,6 +22,7 @@ func Default() Config {
 			DrainTimeout: Duration(30 * time.Minute),
 			Tick:         Duration(2 * time.Second),
 			Accel:        "auto",
+			Reboot:       "never",
 		},
 		Registry: RegistryServer{
 			Listen: "127.0.0.1:5000",

@@ -125,12 +125,12 @@ func New(opt Options) (*Driver, error) {
 	if d.opt.Machines == nil {
 		d.opt.Machines = frameworkMachines
 	}
-	if err := d.findFolders(); err != nil {
-		return nil, err
-	}
 	var err error
 	if d.opt.Path, err = proc.Look(cmp.Or(opt.Path, "tart")); err != nil {
 		return nil, fmt.Errorf("%w; install it: brew install openai/tools/tart", err)
+	}
+	if err := d.findFolders(); err != nil {
+		return nil, err
 	}
 	if err := d.readVersion(context.Background()); err != nil {
 		return nil, err
