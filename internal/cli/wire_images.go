@@ -27,7 +27,7 @@ import (
 // login is how a registry is spoken to.
 type login struct {
 	username string
-	password secret.String
+	password *renewed
 	http     bool
 	roots    *x509.CertPool // nil: the system's
 }
@@ -47,12 +47,13 @@ func registryLogins(ctx context.Context, cfg *config.Config) (registryAccess, er
 		return out, nil
 	}
 	for _, r := range cfg.Registries {
-		password, err := r.Password.Read(ctx)
-		if err != nil {
+		password := &renewed{source: r.Password.Read}
+		if _, err := password.read(ctx); err != nil {
 			return out, fmt.Errorf("password of registry %q: %w", r.Host, err)
 		}
 		l := login{username: r.Username, password: password, http: r.HTTP}
 		if r.CA != "" {
+			var err error
 			if l.roots, err = rootsOf(r.CA); err != nil {
 				return out, fmt.Errorf("authorities of registry %q: %w", r.Host, err)
 			}
@@ -78,13 +79,48 @@ func rootsOf(file string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
+// passwordAge is how long a registry's password is used before its source is
+// asked again: one that a command prints may last for hours only (Amazon ECR's
+// for twelve).
+const passwordAge = 5 * time.Minute
+
+// renewed is a secret that is read again once it is of age.
+type renewed struct {
+	source func(context.Context) (secret.String, error)
+
+	mu   sync.Mutex
+	last secret.String
+	at   time.Time // zero: never read
+}
+
+// read returns the secret. While its source fails, the one before goes on; an
+// error is that there was none.
+func (r *renewed) read(ctx context.Context) (secret.String, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.at.IsZero() && time.Since(r.at) < passwordAge {
+		return r.last, nil
+	}
+	fresh, err := r.source(ctx)
+	if err != nil && r.at.IsZero() {
+		return secret.String{}, err
+	}
+	if err == nil {
+		r.last = fresh
+	}
+	r.at = time.Now() // a source that fails is not asked for each image
+	return r.last, nil
+}
+
 // apply makes opt speak to ref's registry. The error is about what docker
 // keeps; anonymously the registry may be spoken to all the same.
 func (r *registryAccess) apply(ctx context.Context, ref image.Ref, opt *transfer.Options) error {
 	l := r.byHost[ref.Registry()]
-	opt.Username, opt.Password, opt.Insecure, opt.Roots = l.username, l.password, l.http, l.roots
+	opt.Username, opt.Insecure, opt.Roots = l.username, l.http, l.roots
 	if l.username != "" {
-		return nil
+		var err error
+		opt.Password, err = l.password.read(ctx)
+		return err
 	}
 	kept, err := r.docker.Login(ctx, ref.Registry())
 	if err != nil {
