@@ -221,11 +221,15 @@ var levelColours = map[doctor.Level]string{doctor.Well: green, doctor.Warning: y
 func renderFindings(found []doctor.Finding, style statusStyle) string {
 	var b strings.Builder
 	counts := map[doctor.Level]int{}
+	widest := 0
+	for _, f := range found {
+		widest = max(widest, len(f.Check))
+	}
 	for _, f := range found {
 		counts[f.Level]++
-		head := fmt.Sprintf("%-7s  %-14s  ", f.Level, f.Check)
+		head := fmt.Sprintf("%-7s  %-*s  ", f.Level, widest, f.Check)
 		b.WriteString(style.paint(levelColours[f.Level], head) + oneLine(f.Seen) + "\n")
-		indent := strings.Repeat(" ", 25)
+		indent := strings.Repeat(" ", len(head))
 		if f.Why != "" {
 			b.WriteString(indent + "why:  " + oneLine(f.Why) + "\n")
 		}

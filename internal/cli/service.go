@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,12 +10,15 @@ import (
 	"os/user"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mirego/tasuki/internal/base/atomicfile"
+	"github.com/mirego/tasuki/internal/base/backoff"
 	"github.com/mirego/tasuki/internal/base/proc"
+	"github.com/mirego/tasuki/internal/client"
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/doctor"
 	"github.com/mirego/tasuki/internal/service"
@@ -46,7 +50,7 @@ func newServiceGroup(a *app) *cobra.Command {
 			return a.typePlan(ctx, p.Status, f.dryRun)
 		}),
 		serviceCommand(a, &f, "restart", "Start the agent anew, for an upgrade: guests and their jobs go on", func(a *app, ctx context.Context, p service.Plan, f serviceFlags) error {
-			return a.typePlan(ctx, p.Restart, f.dryRun)
+			return a.startService(ctx, p, true, f.dryRun)
 		}),
 	)
 	return cmd
@@ -145,13 +149,16 @@ func (a *app) installService(ctx context.Context, p service.Plan, f serviceFlags
 		return fmt.Errorf("cannot make the folder of services: %w", err)
 	}
 	if _, err := os.Stat(p.Path); err == nil && p.Manager == "launchd" {
-		// launchd reads a changed file only anew.
-		_, _ = proc.Run(ctx, proc.Cmd{Path: p.Uninstall[0][0], Args: p.Uninstall[0][1:]})
+		// launchd reads a changed file only anew. The agent is killed first, since
+		// bootout lets it drain.
+		for _, c := range slices.Concat(p.Restart, p.Uninstall) {
+			_, _ = proc.Run(ctx, proc.Cmd{Path: c[0], Args: c[1:]})
+		}
 	}
 	if err := atomicfile.Write(p.Path, p.File, fs.FileMode(p.Mode)); err != nil {
 		return fmt.Errorf("cannot write the service's file: %w", err)
 	}
-	if err := a.typePlan(ctx, p.Install, false); err != nil {
+	if err := a.startService(ctx, p, false, false); err != nil {
 		return err
 	}
 	for _, n := range p.Notes {
@@ -172,6 +179,41 @@ func (a *app) uninstallService(ctx context.Context, p service.Plan, f serviceFla
 		return nil
 	}
 	return errors.Join(err, os.Remove(p.Path))
+}
+
+// startTimeout is how long a service manager and the agent that it starts may
+// take until that answers.
+const startTimeout = time.Minute
+
+// startService types commands that start an agent and waits until it answers;
+// anew: until one does that did not before.
+func (a *app) startService(ctx context.Context, p service.Plan, anew, dryRun bool) error {
+	commands := p.Install
+	if anew {
+		commands = p.Restart
+	}
+	c := client.New(p.Home)
+	before, err := c.Status(ctx)
+	running := err == nil
+	if err := a.typePlan(ctx, commands, dryRun); err != nil || dryRun {
+		return err
+	}
+	if running && !anew {
+		fmt.Fprintf(a.stdout, "the agent runs already (pid %d); what changed in the file, tasuki service restart takes over\n", before.PID)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		now, err := c.Status(ctx)
+		if err == nil && now.Started.After(before.Started) {
+			fmt.Fprintf(a.stdout, "the agent answers (pid %d)\n", now.PID)
+			return nil
+		}
+		if backoff.Sleep(ctx, 100*time.Millisecond) != nil {
+			return withHint(fmt.Errorf("cannot see an agent start at %s: %w", p.Home, cmp.Or(err, context.Cause(ctx))), "its log: "+p.Log)
+		}
+	}
 }
 
 // typePlan shows commands and types them.

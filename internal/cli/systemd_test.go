@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -161,14 +160,8 @@ func TestServiceRestartKeepsTheJob(t *testing.T) {
 	job := filepath.Join(m.dir, "job.yml")
 	writeFile(t, job, "on: push\njobs:\n  long:\n    runs-on: [self-hosted]\n    steps: [{run: echo}]\n", 0o644)
 
-	emulator := m.command(tasuki, "emulator", "--listen", "127.0.0.1:8080", job)
-	emulator.Stdout, emulator.Stderr = io.Discard, io.Discard
-	if err := emulator.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = emulator.Process.Kill(); _ = emulator.Wait() })
+	m.emulate(tasuki, job)
 	get := filepath.Join(m.dir, "get")
-	m.until("runners", get, "http://127.0.0.1:8080/_emulator/state")
 
 	m.run(tasuki, "service", "install", "--system", "--user", "nobody", "--config", config)
 	agent := func() string { return m.run("systemctl", "show", "--property=MainPID", "--value", "tasuki") }
@@ -176,6 +169,9 @@ func TestServiceRestartKeepsTheJob(t *testing.T) {
 	busy := regexp.MustCompile(`(?m)^tasuki-h-\S+ +p +busy `)
 	who := strings.Fields(busy.FindString(m.until(busy.String(), status...)))[0]
 	program := m.run("pgrep", "-f", "protorunner -until")
+	if again := m.run(tasuki, "service", "install", "--system", "--user", "nobody", "--config", config); !strings.Contains(again, "the agent runs already") {
+		t.Errorf("installed again, it says:\n%s", again)
+	}
 
 	for _, restart := range [][]string{
 		{tasuki, "service", "restart", "--system", "--config", config},
@@ -184,6 +180,9 @@ func TestServiceRestartKeepsTheJob(t *testing.T) {
 	} {
 		before := agent()
 		m.run(restart...)
+		if slices.Contains(restart, "service") && (agent() == before || agent() == "0\n") {
+			t.Errorf("%v came back before another agent ran", restart)
+		}
 		for deadline := time.Now().Add(untilTimeout); agent() == before || agent() == "0\n"; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%v: systemd did not start another agent", restart)

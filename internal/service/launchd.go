@@ -57,7 +57,7 @@ func launchAgent(o Options) (Plan, error) {
 	domain := "gui/" + strconv.Itoa(o.UID)
 	path := filepath.Join(o.HomeDir, "Library", "LaunchAgents", Label+".plist")
 	return Plan{
-		Manager: "launchd", Path: path, File: append(file, '\n'), Mode: 0o644,
+		Manager: "launchd", Log: filepath.Join(logs, "agent.log"), Path: path, File: append(file, '\n'), Mode: 0o644,
 		Install: [][]string{
 			{"mkdir", "-p", logs},
 			{"launchctl", "enable", domain + "/" + Label},

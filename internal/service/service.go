@@ -44,6 +44,8 @@ type Plan struct {
 	File    []byte
 	Mode    uint32 // of File
 	Root    bool   // writing File and the commands need root
+	Home    string // of the agent
+	Log     string // the command that shows its log, or the log's file
 	// Notes are for the person who installs: what the service cannot see to.
 	Notes []string
 
@@ -71,9 +73,13 @@ func New(system string, o Options) (Plan, error) {
 	case system == "darwin" && o.UID == 0:
 		return Plan{}, errors.New("cannot plan a service of root on macOS: tart starts no macOS guests as root")
 	case system == "darwin":
-		return launchAgent(o)
+		p, err := launchAgent(o)
+		p.Home = o.Home
+		return p, err
 	case system == "linux":
-		return systemdUnit(o), nil
+		p := systemdUnit(o)
+		p.Home = o.Home
+		return p, nil
 	}
 	return Plan{}, fmt.Errorf("cannot plan a service on %q: only macOS and Linux are known", system)
 }

@@ -18,7 +18,8 @@ func systemdUnit(o Options) Plan {
 	} else {
 		p.Notes = append(p.Notes, "it runs without a login only if its user lingers: sudo loginctl enable-linger "+o.User)
 	}
-	p.Notes = append(p.Notes, "its log: journalctl "+strings.Join(ctl[1:], " ")+strings.Repeat(" ", min(1, len(ctl)-1))+"-u tasuki -f")
+	p.Log = strings.Join(append(append([]string{"journalctl"}, ctl[1:]...), "-u", "tasuki", "-f"), " ")
+	p.Notes = append(p.Notes, "its log: "+p.Log)
 	cmd := func(words ...string) []string { return append(append([]string{}, ctl...), words...) }
 	p.File = []byte(unit(o, target))
 	p.Install = [][]string{cmd("daemon-reload"), cmd("enable", "--now", unitName)}

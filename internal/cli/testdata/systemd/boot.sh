@@ -22,7 +22,7 @@ fi
 mount --make-rprivate /
 view=$dir/view
 mkdir -p "$view"
-mount -t tmpfs tmpfs "$view"
+mount -t tmpfs -o size=200g tmpfs "$view" # doctor wants to see room; nothing fills it
 mkdir "$view/upper" "$view/work" "$view/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$view/upper,workdir=$view/work" "$view/root"
 root=$view/root
