@@ -46,6 +46,9 @@ func newConfigCheck(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, w := range c.Warnings() {
+				fmt.Fprintln(a.stderr, "warning:", w)
+			}
 			_, err = fmt.Fprintf(a.stdout, "%s is well: %s, %s on %d slots\n", file, count(len(c.Pools), "pool"), count(waiting(c), "waiting runner"), c.Host.Slots)
 			return err
 		},

@@ -73,6 +73,9 @@ func (a *app) runHost(ctx context.Context, file string, log *slog.Logger) (err e
 	if err != nil {
 		return err
 	}
+	for _, w := range cfg.Warnings() {
+		log.Warn("the configuration may hurt", "warning", w.Error())
+	}
 	claim, err := daemon.Take(cfg.Host.Home)
 	if err != nil {
 		return err

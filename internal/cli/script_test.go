@@ -25,10 +25,12 @@ import (
 	"github.com/mirego/tasuki/internal/emulator/protorunner"
 	"github.com/mirego/tasuki/internal/github"
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/vm/tart/tarttest"
 )
 
 // TestMain makes this binary stand for the programs that scripts run.
 func TestMain(m *testing.M) {
+	tarttest.Play()
 	testscript.Main(m, map[string]func(){
 		"tasuki":      func() { os.Exit(Main()) },
 		"protorunner": func() { os.Exit(protorunnerMain()) },

@@ -57,6 +57,13 @@ func (k *checker) bad(paths []string, what, mend string) {
 	k.d.fail(where, what, mend)
 }
 
+// warn notes a value that works and may hurt, at the first of the paths that the
+// file has.
+func (k *checker) warn(paths []string, what, mend string) {
+	p := k.c.at.place(true, paths...)
+	k.c.warnings = append(k.c.warnings, Problem{File: k.d.file, Line: max(p.Line, 1), Column: max(p.Column, 1), What: what, Mend: mend})
+}
+
 // at is a single path, for bad.
 func at(path string) []string { return []string{path} }
 
@@ -167,6 +174,9 @@ func (k *checker) pools() {
 	}
 	slots, sum := k.c.Host.Slots, 0
 	macs, names := 0, map[string]int{}
+	if _, written := k.c.at["defaults.tart"]; written && !slices.ContainsFunc(k.c.Pools, func(p Pool) bool { return p.Driver == "tart" }) {
+		k.bad(at("defaults.tart"), "no pool has driver tart, and no other driver knows these settings", "remove them, or write driver: tart")
+	}
 	k.sharedSets()
 	for i := range k.c.Pools {
 		p, path := &k.c.Pools[i], fmt.Sprintf("pools[%d]", i)

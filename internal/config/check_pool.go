@@ -44,6 +44,7 @@ func (k *poolChecker) key(name string) []string {
 
 func (k *poolChecker) all() {
 	k.name()
+	k.fill()
 	k.oneOf(k.key("driver"), "driver", k.p.Driver, "qemu", "tart", "fake")
 	k.oneOf(k.key("registration"), "registration", string(k.p.Registration), string(runner.ByEither), string(runner.ByJIT), string(runner.ByToken))
 	k.oneOf(k.key("runner"), "runner", string(k.p.Runner), string(runner.FromHost), string(runner.FromImage), string(runner.FromOff))

@@ -20,8 +20,9 @@ type Config struct {
 	Defaults   Settings       `yaml:"defaults,omitempty" doc:"Settings of every pool that does not say otherwise. All keys of a pool but its name."`
 	Pools      []Pool         `yaml:"pools" doc:"What runs here. The order decides who is served first when slots are short."`
 
-	file string
-	at   positions
+	file     string
+	at       positions
+	warnings Problems
 }
 
 // Host is this machine.
@@ -94,11 +95,11 @@ type Settings struct {
 	Scope            string                    `yaml:"scope,omitempty" doc:"Where the runners register: owner/repository, organisation or enterprises/name." example:"acme/app"`
 	Registration     runner.Way                `yaml:"registration,omitempty" doc:"How runners register. jit: GitHub does it and gives a just-in-time configuration. token: the runner program does it by itself (config.sh --ephemeral) with a registration token. auto: jit, or token where GitHub has no such configurations (Enterprise Server before 3.10)." enum:"auto,jit,token"`
 	Runner           runner.Source             `yaml:"runner,omitempty" doc:"Which runner program a guest executes, where the image carries GitHub's own. host: the release that this host keeps, put into the guest at launch where the image's is older. image: the image's, and a warning where it is older than what GitHub serves. off: the image's." enum:"host,image,off"`
-	CPUs             int                       `yaml:"cpus,omitempty" doc:"Processors of a guest."`
+	CPUs             int                       `yaml:"cpus,omitempty" doc:"Processors of a guest. A macOS guest has 4 where the file says nothing."`
 	Memory           Size                      `yaml:"memory,omitempty" doc:"Memory of a guest."`
 	Disk             Size                      `yaml:"disk,omitempty" doc:"Grow the guest's disk to this size. Empty: as large as the image's."`
 	Network          Network                   `yaml:"network,omitempty" doc:"What a guest can reach."`
-	Tart             Tart                      `yaml:"tart,omitempty" doc:"What only guests under tart have."`
+	Tart             Tart                      `yaml:"tart,omitempty" doc:"What only guests under tart have. Among the defaults it is for the pools with driver tart."`
 	Standby          int                       `yaml:"standby" doc:"How many runners wait for a job, beside those that execute one. For pools that several hosts share. Not beside scaleset."`
 	ScaleSet         *ScaleSet                 `yaml:"scaleset,omitempty" doc:"Start runners for the jobs that GitHub assigns to a runner scale set, instead of keeping some on standby. One host listens to a set."`
 	Max              int                       `yaml:"max,omitempty" doc:"How many runners at once. 0: as many as there are slots."`

@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/mirego/tasuki/internal/pool"
@@ -50,6 +51,10 @@ func (p Pool) spec() pool.Spec {
 	}
 	return s
 }
+
+// Warnings are values that work and may hurt, each at its place, as a person
+// should hear of them once.
+func (c *Config) Warnings() Problems { return slices.Clone(c.warnings).Sorted() }
 
 // File returns the path that the configuration was read from.
 func (c *Config) File() string { return c.file }

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/vm"
@@ -67,6 +69,25 @@ var (
 	shareForm   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 )
 
+// macCPUs is what a macOS guest gets where nothing is written: tart itself gives
+// no fewer, since such guests freeze.
+const macCPUs = 4
+
+// onMac says whether the pool's guests run macOS.
+func (k *poolChecker) onMac() bool {
+	return k.p.Driver == "tart" && k.p.Tart.WithDefaults().OS == image.OSDarwin
+}
+
+// fill gives macOS guests the processors that they need, unless the file says how
+// many.
+func (k *poolChecker) fill() {
+	_, own := k.c.at[k.path+".cpus"]
+	_, everybodys := k.c.at["defaults.cpus"]
+	if k.onMac() && !own && !everybodys {
+		k.p.CPUs = macCPUs
+	}
+}
+
 // tart checks what only guests under tart have.
 func (k *poolChecker) tart() {
 	k.networks()
@@ -88,6 +109,9 @@ func (k *poolChecker) tart() {
 	if t.Display != "" && !displayForm.MatchString(t.Display) {
 		k.bad(k.key("tart.display"), fmt.Sprintf("%q is not the size of a screen", clip(t.Display)), "write WIDTHxHEIGHT, such as 1920x1080")
 	}
+	if t.Nested && d.OS == image.OSDarwin {
+		k.bad(k.key("tart.nested"), "a macOS guest cannot hold virtual machines", "remove nested, or write os: linux")
+	}
 	if d.GUI == "required" && d.OS != image.OSDarwin {
 		k.bad(k.key("tart.gui"), "a Linux guest has no GUI session of macOS", "remove gui, or write os: darwin")
 	}
@@ -96,6 +120,13 @@ func (k *poolChecker) tart() {
 	}
 	k.source(k.path+".tart.password", &t.Password)
 	k.shares()
+	if k.onMac() && k.p.CPUs > 0 && k.p.CPUs < macCPUs {
+		k.warn(k.key("cpus"), fmt.Sprintf("macOS guests with %d processors freeze often", k.p.CPUs), fmt.Sprintf("give them %d", macCPUs))
+	}
+	if d.Filter == "none" {
+		k.warn(k.key("tart.filter"), "nothing keeps guests from each other and from this host's network: one of a stock image, whose password everybody knows, can be entered from there",
+			"write filter: softnet, or use an image with a login of its own")
+	}
 }
 
 func (k *poolChecker) shares() {
@@ -112,10 +143,61 @@ func (k *poolChecker) shares() {
 		}
 		seen = append(seen, s.Name)
 		s.Path = k.checker.path(s.Path)
-		if info, err := os.Stat(s.Path); err != nil || !info.IsDir() {
-			k.bad(where, fmt.Sprintf("%q is not a folder of this host", s.Path), "make it, or remove the share")
+		k.sharedFolder(where, s.Path)
+		if s.Writable {
+			k.warn(where, fmt.Sprintf("share %q is writable: what one job writes there, all that follow read", clip(s.Name)), "leave writable out, unless all who can start a job are trusted")
 		}
 	}
+}
+
+func (k *poolChecker) sharedFolder(where []string, path string) {
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		k.bad(where, fmt.Sprintf("%q is not a folder of this host", path), "make it, or remove the share")
+		return
+	}
+	switch {
+	case strings.ContainsAny(path, ":,"):
+		k.bad(where, fmt.Sprintf("tart cannot share %q: its path has a colon or a comma", path), "share a folder with another name")
+	case overlap(path, k.c.Host.Home):
+		k.bad(where, fmt.Sprintf("%q is in, or holds, the agent's home: login keys of guests, and the images that all are made of", path), "share a folder of its own")
+	case overlap(path, tartHome()):
+		k.bad(where, fmt.Sprintf("%q is in, or holds, tart's folder: the images that all guests are made of", path), "share a folder of its own")
+	}
+}
+
+// tartHome is where tart keeps images and machines; "" if that cannot be said.
+func tartHome() string {
+	if home := os.Getenv("TART_HOME"); home != "" {
+		return home
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".tart")
+	}
+	return ""
+}
+
+// overlap says whether one of two folders is the other, or lies in it.
+func overlap(a, b string) bool {
+	if a == "" || b == "" {
+		return false
+	}
+	in := func(inner, outer string) bool {
+		rest, err := filepath.Rel(outer, inner)
+		return err == nil && rest != ".." && !strings.HasPrefix(rest, "../")
+	}
+	a, b = followed(a), followed(b)
+	return in(a, b) || in(b, a)
+}
+
+// followed is a path without symbolic links, as far as it is there.
+func followed(path string) string {
+	if to, err := filepath.EvalSymlinks(path); err == nil {
+		return to
+	}
+	if parent := filepath.Dir(path); parent != path {
+		return filepath.Join(followed(parent), filepath.Base(path))
+	}
+	return path
 }
 
 // networks checks what the filter lets through.
