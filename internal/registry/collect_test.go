@@ -353,15 +353,16 @@ func TestDoomedBlobsAreNotThere(t *testing.T) {
 // A sweep that is cut at any item leaves a registry that serves whole images,
 // and garbage that the next one finds.
 func TestASweepMayEndAnywhere(t *testing.T) {
+	seed := newBench(t, Options{})
+	seed.push("x", "keep", "kept")
+	for i := range 3 {
+		seed.push("x", fmt.Sprint("v", i), fmt.Sprint("content ", i))
+	}
+	seed.age(4 * week)
+	seed.push("x", "keep2", "kept too")
+	seed.age(2 * 24 * time.Hour)
 	for cut := range 12 {
-		b := newBench(t, Options{})
-		b.push("x", "keep", "kept")
-		for i := range 3 {
-			b.push("x", fmt.Sprint("v", i), fmt.Sprint("content ", i))
-		}
-		b.age(4 * week)
-		b.push("x", "keep2", "kept too")
-		b.age(2 * 24 * time.Hour)
+		b := newBench(t, Options{Dir: copyTree(t, seed.dir)})
 		p := usual
 		p.KeepLast, p.KeepTags = 1, []string{"keep*"}
 		mk := marker{d: b.depot, policy: p, now: time.Now()}
@@ -389,6 +390,33 @@ func TestASweepMayEndAnywhere(t *testing.T) {
 			t.Errorf("cut %d: no blob is left", cut)
 		}
 	}
+}
+
+// copyTree copies a folder with the times of its files.
+func copyTree(t *testing.T, from string) string {
+	t.Helper()
+	to := t.TempDir()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	err := filepath.WalkDir(from, func(path string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		return os.Chtimes(filepath.Join(to, name), info.ModTime(), info.ModTime())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
 }
 
 // countdown is a context that ends after it was asked so many times.
