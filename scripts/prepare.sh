@@ -176,8 +176,12 @@ install_go() {
 case $(uname -s) in
 Linux) ;;
 Darwin)
-	[ "$for_what" != demo ] || die "the demo needs Linux so far: its guest image is built by mmdebstrap, which runs on Linux only.
-What works on a Mac: make build, make test (without guests), bin/tasuki emulator and bin/tasuki registry"
+	if [ "$for_what" = demo ]; then
+		case $(uname -m) in arm64) qemu="qemu-system-aarch64" ;; *) qemu="qemu-system-x86_64" ;; esac
+		for program in "$qemu" qemu-img; do
+			command -v "$program" >/dev/null 2>&1 || die "$program is missing: it runs the guests. Install it: brew install qemu"
+		done
+	fi
 	find_go || die "Go $(go_needed) or newer is missing; get it from https://go.dev/dl"
 	say "everything is here (Go $(go_version_of "$found_go"))"
 	exit 0

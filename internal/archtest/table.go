@@ -48,7 +48,7 @@ var layers = map[string]layer{
 	"journal": adapter, "eventlog": adapter, "history": adapter, "doctor": adapter, "service": adapter,
 
 	"vm/vmtest": double, "guest/guesttest": double, "vm/tart/tarttest": double, "doctor/doctortest": double,
-	"image/tartfmt/tartfmttest": double, "archtest": double, "e2e": double,
+	"image/tartfmt/tartfmttest": double, "image/cloud/cloudtest": double, "archtest": double, "e2e": double,
 
 	"agent": engine, "recipe": engine, "fleet": engine,
 	"client": surface, "config": surface, "console": surface, "daemon": surface, "metrics": surface,

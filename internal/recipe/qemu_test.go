@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -18,12 +17,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/base/secret"
 	"github.com/mirego/tasuki/internal/guest"
 	"github.com/mirego/tasuki/internal/guest/ssh"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/image/cloud"
+	"github.com/mirego/tasuki/internal/image/cloud/cloudtest"
 	"github.com/mirego/tasuki/internal/image/store"
 	"github.com/mirego/tasuki/internal/image/transfer"
 	"github.com/mirego/tasuki/internal/recipe"
@@ -32,67 +31,11 @@ import (
 	"github.com/mirego/tasuki/internal/vm/qemu"
 )
 
-// cloudPackages are what a cloud image of Debian's has, and what its making needs.
-const cloudPackages = "linux-image-cloud-ARCH,initramfs-tools,lz4,zstd,systemd-sysv,systemd-boot-efi,dosfstools,mtools,fdisk," +
-	"cloud-init,cloud-guest-utils,openssh-server,sudo,udev,dbus,e2fsprogs,util-linux,iproute2,kmod,python3"
-
-// cloudDisk makes a cloud image, or takes it from the cache that test runs
-// share. It returns its path and checksum.
+// cloudDisk is a cloud image for this machine.
 func cloudDisk(t *testing.T) recipe.Download {
 	t.Helper()
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = t.TempDir()
-	}
-	script, err := os.ReadFile("testdata/cloudimage.sh")
-	if err != nil {
-		t.Fatal(err)
-	}
-	include := strings.ReplaceAll(cloudPackages, "ARCH", runtime.GOARCH)
-	key := sha256.Sum256([]byte(include + string(script)))
-	dir := filepath.Join(cache, "tasuki", "test-images")
-	disk := filepath.Join(dir, "cloud-"+hex.EncodeToString(key[:8])+".img")
-	if _, err := os.Stat(disk); err != nil {
-		makeCloudDisk(t, disk, include, string(script))
-	}
-	f, err := os.Open(disk)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		t.Fatal(err)
-	}
-	return recipe.Download{URL: disk, Checksum: "sha256:" + hex.EncodeToString(h.Sum(nil))}
-}
-
-func makeCloudDisk(t *testing.T, disk, include, script string) {
-	t.Helper()
-	work, err := os.MkdirTemp("", "cloud")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(work)
-	out := filepath.Join(work, "disk")
-	// The root of an ordinary user's namespace is another user.
-	if err := errors.Join(os.Chmod(work, 0o777), os.WriteFile(out, nil, 0o666), os.Chmod(out, 0o666), os.MkdirAll(filepath.Dir(disk), 0o700)); err != nil {
-		t.Fatal(err)
-	}
-	_, err = proc.Run(t.Context(), proc.Cmd{Path: "mmdebstrap", Args: []string{
-		"--variant=minbase", "--format=null", "--skip=cleanup", "--include=" + include, "--aptopt=Acquire::Retries 3",
-		"--customize-hook=" + script, "bookworm", "/dev/null",
-	}, Env: []string{"DISK=" + out, "MKE2FS=/sbin/mke2fs"}, Dir: "/"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	part := disk + ".part"
-	if _, err := proc.Run(t.Context(), proc.Cmd{Path: "cp", Args: []string{"--sparse=always", out, part}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(part, disk); err != nil {
-		t.Fatal(err)
-	}
+	path, sum := cloudtest.Disk(t, runtime.GOARCH)
+	return recipe.Download{URL: path, Checksum: sum}
 }
 
 // sources are those of this host's files.

@@ -1,0 +1,44 @@
+package cli_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/mirego/tasuki/internal/image/cloud/cloudtest"
+)
+
+// TestDemoFromACloudImage is the demo as a Mac has it: its image is made of a
+// cloud image, here of one that the test made, and a job runs in it. What it
+// built is there for the next demo.
+func TestDemoFromACloudImage(t *testing.T) {
+	needsQEMU(t)
+	home, bin := t.TempDir(), t.TempDir()
+	tasuki := build(t, "../..", "./cmd/tasuki", filepath.Join(bin, "tasuki"))
+	build(t, "../../tools/demorunner", "github.com/ChristopherHX/github-act-runner",
+		filepath.Join(bin, "demorunner-linux-"+runtime.GOARCH), "CGO_ENABLED=0")
+	disk, sum := cloudtest.Disk(t, runtime.GOARCH)
+	shipped, err := os.ReadFile("demo_cloud.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := regexp.MustCompile(`(?s)\ndisk:\n.*?\n\n`).ReplaceAllString(string(shipped), "\ndisk: {url: "+disk+", "+strings.Replace(sum, ":", ": ", 1)+"}\n\n")
+	file := filepath.Join(t.TempDir(), "cloud.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"guest image of recipe demo-cloud, built ", "built before"} {
+		p := start(t, tasuki, "demo", "--slots", "1", "--home", home, "--image-from", file)
+		code, out := p.end(), ""
+		out = p.output()
+		for _, want := range []string{want, "by its digest", "Jobs: 1 success", "no virtual machine", "no process", "no disk"} {
+			if code != 0 || !strings.Contains(out, want) {
+				t.Fatalf("exit status %d, no %q:\n%s", code, want, out)
+			}
+		}
+		noProcessOf(t, home)
+	}
+}
