@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/xml"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,8 +11,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mirego/tasuki/internal/config"
+	"github.com/mirego/tasuki/internal/registry"
 )
 
 func TestTheExampleOfARegistryIsWell(t *testing.T) {
@@ -81,5 +84,45 @@ func TestThePlistOfTheRegistry(t *testing.T) {
 	}
 	if plist.Dict.Strings[0]+".plist" != "org.tasuki.registry.plist" {
 		t.Errorf("its label is %q", plist.Dict.Strings[0])
+	}
+}
+
+// What the file says of a mirror reaches it: whom it trusts, and a password
+// that is read when it is asked for.
+func TestAMirrorOfTheFile(t *testing.T) {
+	dir := t.TempDir()
+	if _, _, err := registry.OpenAuthority(filepath.Join(dir, "tls"), []string{"localhost"}); err != nil {
+		t.Fatal(err)
+	}
+	file, password := filepath.Join(dir, "registry.yaml"), filepath.Join(dir, "password")
+	text := "registry:\n  mirrors:\n    - {upstream: up.example.com, username: robot, password: {file: password}, ca: tls/ca.pem, keep: 2d}\n"
+	for path, content := range map[string]string{file: text, password: "first"} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := config.LoadRegistry(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt, err := registryOptions(t.Context(), c.Registry, slog.New(slog.DiscardHandler))
+	if err != nil || len(opt.Mirrors) != 1 {
+		t.Fatal(opt.Mirrors, err)
+	}
+	m := opt.Mirrors[0]
+	if m.Upstream != "up.example.com" || m.Username != "robot" || m.Roots == nil || m.Keep != 48*time.Hour {
+		t.Errorf("the mirror is %+v", m)
+	}
+	if err := os.WriteFile(password, []byte("second"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := m.Password(t.Context()); err != nil || got.Reveal() != "second" {
+		t.Errorf("its password is %q, %v", got.Reveal(), err)
+	}
+	if err := os.Remove(filepath.Join(dir, "tls", "ca.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.LoadRegistry(file); err == nil || !strings.Contains(err.Error(), "ca.pem") {
+		t.Errorf("an authority that is not there: %v", err)
 	}
 }
