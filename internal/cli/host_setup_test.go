@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -91,6 +92,28 @@ func TestSetupOfAMacFromItsBox(t *testing.T) {
 	}
 	if got := doctor.Examine(t.Context(), well, host); doctor.Worst(got) != doctor.Well {
 		t.Errorf("the good Mac has trouble: %+v", got)
+	}
+}
+
+// TestRootLooksForTheAgent: what is well for the agent's user must not be told
+// to belong to root.
+func TestRootLooksForTheAgent(t *testing.T) {
+	if os.Getuid() != 0 || runtime.GOOS != "linux" {
+		t.Skip("needs root on Linux")
+	}
+	const nobody = 65534
+	home := t.TempDir()
+	if err := errors.Join(os.Chmod(home, 0o700), os.Chown(home, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	host, err := (&app{home: home}).doctorHost(nil, false)
+	if err != nil || host.User != "nobody" || host.UID != nobody {
+		t.Fatalf("the agent's user is %s (%d), %v", host.User, host.UID, err)
+	}
+	for _, f := range doctor.Examine(t.Context(), openHome{}, host) {
+		if f.Check == "home" && f.Level != doctor.Well {
+			t.Errorf("%+v", f)
+		}
 	}
 }
 

@@ -105,7 +105,13 @@ func (a *app) servicePlan(f serviceFlags, strict bool) (service.Plan, error) {
 	if a.homeGiven {
 		args = append(args, "--home", home)
 	}
+	// For /dev/kvm. systemd starts nothing with a group that is not there.
+	var groups []string
+	if _, err := user.LookupGroup("kvm"); err == nil {
+		groups = append(groups, "kvm")
+	}
 	return service.New(runtime.GOOS, service.Options{
+		Groups:  groups,
 		Program: self, Args: args, Reload: []string{"reload", "--home", home}, System: f.system,
 		User: who.Username, UID: uid(who), HomeDir: who.HomeDir, Home: home, Drain: time.Duration(cfg.Host.DrainTimeout),
 	})

@@ -30,8 +30,9 @@ type Options struct {
 	System  bool   // a unit of the system, which needs root; Linux alone
 	User    string // who runs it
 	UID     int
-	HomeDir string // that user's home
-	Home    string // the agent's
+	Groups  []string // that a unit of the system has beside its user's
+	HomeDir string   // that user's home
+	Home    string   // the agent's
 	// Drain is how long the agent may wait for busy runners when it is asked to
 	// stop (host.drain_timeout). The service manager waits a little longer.
 	Drain time.Duration

@@ -38,7 +38,7 @@ func plan(t *testing.T, system string, change func(*service.Options)) service.Pl
 	return p
 }
 
-func ofTheSystem(o *service.Options) { o.System = true }
+func ofTheSystem(o *service.Options) { o.System, o.Groups = true, []string{"kvm"} }
 
 func TestTheFiles(t *testing.T) {
 	for file, p := range map[string]service.Plan{

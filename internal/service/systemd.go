@@ -43,7 +43,10 @@ func unit(o Options, target string) string {
 	}
 	line("# It is started again however often it ends.\nStartLimitIntervalSec=0\n\n[Service]")
 	if o.System {
-		line("User=%s\n# For /dev/kvm, where there is one.\nSupplementaryGroups=kvm", o.User)
+		line("User=%s", o.User)
+		if len(o.Groups) > 0 {
+			line("SupplementaryGroups=%s", strings.Join(o.Groups, " "))
+		}
 	}
 	line("ExecStart=%s", command(append([]string{o.Program}, o.Args...)))
 	if len(o.Reload) > 0 {
