@@ -303,6 +303,9 @@ func (u *upstream) trouble(ctx context.Context, resp *http.Response, err error) 
 	code := answered(resp, err)
 	if code == 0 && !errors.Is(err, errPaused) && ctx.Err() == nil {
 		reason := err.Error()
+		if asked, ok := errors.AsType[*url.Error](err); ok {
+			reason = asked.Err.Error() // others will hear it who asked for something else
+		}
 		if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown {
 			reason += "; name its authority in the mirror's configuration: ca"
 		}
@@ -321,11 +324,12 @@ func (u *upstream) trouble(ctx context.Context, resp *http.Response, err error) 
 	case code == http.StatusTooManyRequests, busy && left > 0:
 		return &trouble{http.StatusTooManyRequests, "TOOMANYREQUESTS", max(left, time.Second), u.base.Host + " wants to be left alone for a while"}
 	case left > 0:
-		return &trouble{http.StatusServiceUnavailable, "UNAVAILABLE", left, fmt.Sprintf("%s does not answer, and this is not kept here: %s", u.base.Host, reason)}
+		// Without Retry-After: it is down, not busy, and nobody shall wait for it.
+		return &trouble{http.StatusServiceUnavailable, "UNAVAILABLE", 0, fmt.Sprintf("%s does not answer, and this is not kept here: %s", u.base.Host, reason)}
 	case code >= http.StatusInternalServerError:
 		return &trouble{http.StatusBadGateway, "UNAVAILABLE", 0, fmt.Sprintf("%s answered %d, and this is not kept here", u.base.Host, code)}
 	case err != nil && ctx.Err() == nil:
-		return &trouble{http.StatusServiceUnavailable, "UNAVAILABLE", time.Second, u.base.Host + " did not answer, and this is not kept here"}
+		return &trouble{http.StatusServiceUnavailable, "UNAVAILABLE", 0, u.base.Host + " did not answer, and this is not kept here"}
 	}
 	return nil
 }

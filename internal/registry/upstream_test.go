@@ -178,9 +178,14 @@ func TestAMirrorOfNobody(t *testing.T) {
 	up := httptest.NewServer(newTheirs(t))
 	up.Close()
 	b := mirrored(t, Mirror{Upstream: up.URL})
-	resp, body := do(t, http.MethodGet, b.url+"/v2/mirror/up/team/x/manifests/t", "", nil)
-	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !strings.Contains(string(body), "does not answer") {
-		t.Errorf("%d %s, Retry-After %q; want 503 with it", resp.StatusCode, body, resp.Header.Get("Retry-After"))
+	for _, tag := range []string{"t", "u"} { // the second while it is left alone
+		resp, body := do(t, http.MethodGet, b.url+"/v2/mirror/up/team/x/manifests/"+tag, "", nil)
+		if resp.StatusCode != 503 || !strings.Contains(string(body), "does not answer") || strings.Contains(string(body), "/manifests/") {
+			t.Errorf("%d %s; want 503 and why, and not what another asked for", resp.StatusCode, body)
+		}
+		if after := resp.Header.Get("Retry-After"); after != "" {
+			t.Errorf("Retry-After is %s: clients would wait for what is down", after)
+		}
 	}
 }
 
