@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -83,12 +84,12 @@ func TestOrasIsServed(t *testing.T) {
 		t.Fatalf("pushed %s: %v; want %s", d.Digest, err, want.Digest)
 	}
 	other := orasRepository(t, ts.URL, "team/other", "ci")
-	mounted := 0
+	var mounted atomic.Int64
 	opt := oras.DefaultCopyOptions
 	opt.MountFrom = func(context.Context, ocispec.Descriptor) ([]string, error) { return []string{"team/image"}, nil }
-	opt.OnMounted = func(context.Context, ocispec.Descriptor) error { mounted++; return nil }
-	if _, err := oras.Copy(ctx, writer, "t", other, "copied", opt); err != nil || mounted == 0 {
-		t.Errorf("copied with %d blobs mounted: %v", mounted, err)
+	opt.OnMounted = func(context.Context, ocispec.Descriptor) error { mounted.Add(1); return nil }
+	if _, err := oras.Copy(ctx, writer, "t", other, "copied", opt); err != nil || mounted.Load() == 0 {
+		t.Errorf("copied with %d blobs mounted: %v", mounted.Load(), err)
 	}
 
 	up, err := New(Options{Dir: t.TempDir(), Log: s.log, Mirrors: []Mirror{{Name: "up", Upstream: ts.URL, Username: "mac", Password: known("right password")}}})
