@@ -24,6 +24,7 @@ type buildFlags struct {
 	push, name    string
 	vars          []string
 	driver, accel string
+	arch          string
 	config        string
 	keep, anew    bool
 	timeout       time.Duration
@@ -53,6 +54,7 @@ func newImageBuild(a *app) *cobra.Command {
 	flags.StringArrayVar(&f.vars, "var", nil, "give a variable of the recipe another value: `NAME=VALUE`; may be repeated")
 	flags.StringVar(&f.driver, "driver", "", "what runs the guest: qemu or tart; by default tart for macOS guests and qemu for others")
 	flags.StringVar(&f.accel, "accel", "auto", "how QEMU runs it: auto, kvm, hvf or tcg")
+	flags.StringVar(&f.arch, "arch", "", "the guest's architecture with QEMU, amd64 or arm64; another than this machine's is emulated (default this machine's)")
 	flags.BoolVar(&f.keep, "keep", false, "when a step fails, leave its guest up until Ctrl-C and say how to get in")
 	flags.BoolVar(&f.anew, "anew", false, "run every step, whatever is known of earlier builds")
 	flags.DurationVar(&f.timeout, "timeout", 6*time.Hour, "how long it may take in all")
@@ -84,7 +86,11 @@ func (a *app) buildImage(ctx context.Context, path string, f buildFlags) error {
 		return err
 	}
 	f.driver = cmp.Or(f.driver, map[bool]string{true: "tart", false: "qemu"}[file.OS == image.OSDarwin])
-	opt, err := w.buildOptions(f)
+	wiring, err := w.buildWiring(f)
+	if err != nil {
+		return err
+	}
+	opt, err := w.buildOptions(ctx, f, wiring, file.OS)
 	if err != nil {
 		return err
 	}
@@ -98,6 +104,11 @@ func (a *app) buildImage(ctx context.Context, path string, f buildFlags) error {
 		return err
 	}
 	defer sources.close()
+	if f.driver == "tart" {
+		if sources.tart, err = wiring.tartImagesFor(file.OS); err != nil {
+			return err
+		}
+	}
 	opt.Sources = sources
 	b, err := recipe.New(opt)
 	if err != nil {
@@ -114,28 +125,36 @@ func (a *app) buildImage(ctx context.Context, path string, f buildFlags) error {
 	return w.deliver(ctx, built.Source, names, sources)
 }
 
-// buildOptions picks what builds: a driver whose guests are those of builds
-// alone. An agent never sees them, nor a build those of an agent.
-func (w *imageWork) buildOptions(f buildFlags) (recipe.Options, error) {
+// buildWiring wires a driver whose guests are those of builds alone. An agent
+// never sees them, nor a build those of an agent.
+func (w *imageWork) buildWiring(f buildFlags) (*wiring, error) {
 	log, err := w.a.logger()
 	if err != nil {
-		return recipe.Options{}, err
+		return nil, err
 	}
 	installation, err := installationOf(w.home)
 	if err != nil {
-		return recipe.Options{}, err
+		return nil, err
 	}
 	wiring := newWiring(&config.Config{Host: config.Host{
 		Home: buildDir(w.home), Prefix: strings.TrimSuffix(buildPrefix, "-"), Accel: f.accel,
 	}}, installation, log)
+	wiring.arch = f.arch
+	return wiring, nil
+}
+
+// buildOptions picks what builds.
+func (w *imageWork) buildOptions(ctx context.Context, f buildFlags, wiring *wiring, guestOS string) (recipe.Options, error) {
 	opt := recipe.Options{
-		Dir: buildDir(w.home), Installation: installation, Prefix: buildPrefix, NewKey: ssh.NewKey, View: newBuildView(w.a.stderr), Anew: f.anew, Log: log,
+		Dir: buildDir(w.home), Installation: wiring.installation, Prefix: buildPrefix, NewKey: ssh.NewKey, View: newBuildView(w.a.stderr), Anew: f.anew, Log: wiring.log,
 		Seed: func(path string, s recipe.Seed) error { return cloud.Seed(s).Write(path) },
 	}
 	if f.keep {
 		opt.Held = w.a.holdBuild
 	}
-	opt.Driver, opt.Dialer, err = wiring.driver(f.driver)
+	pool := config.Pool{Settings: config.Settings{Driver: f.driver, Tart: config.Tart{OS: guestOS}}}
+	var err error
+	opt.Driver, opt.Dialer, err = wiring.driverOf(ctx, pool)
 	return opt, err
 }
 

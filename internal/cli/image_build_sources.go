@@ -22,6 +22,7 @@ import (
 // buildSources brings what builds begin with. It implements recipe.Sources.
 type buildSources struct {
 	images  *registryImages
+	tart    *tartImages // instead, with driver tart
 	files   *cloud.Cache
 	dir     string
 	log     *slog.Logger
@@ -42,11 +43,15 @@ func newBuildSources(w *imageWork, log *slog.Logger) (*buildSources, error) {
 
 // Image implements recipe.Sources.
 func (s *buildSources) Image(ctx context.Context, ref string, progress func(done, total int64)) (image.Local, error) {
-	img, err := s.images.Image(ctx, ref, func(p image.Progress) {
+	told := func(p image.Progress) {
 		if progress != nil {
 			progress(p.Done, p.Total)
 		}
-	})
+	}
+	if s.tart != nil { // tart itself keeps what its machines are cloned from
+		return s.tart.Image(ctx, ref, told)
+	}
+	img, err := s.images.Image(ctx, ref, told)
 	if err != nil {
 		return img, err
 	}

@@ -139,6 +139,7 @@ type wiring struct {
 	images       *registryImages
 	folders      *folderImages
 	tarts        map[string]*tartImages // by the guests' system
+	arch         string                 // of QEMU's guests; "" means this machine's
 }
 
 func newWiring(cfg *config.Config, installation string, log *slog.Logger) *wiring {
@@ -268,7 +269,7 @@ func (w *wiring) newDriver(name string) (vm.Driver, error) {
 		}
 		return qemu.New(qemu.Options{
 			Home: filepath.Join(w.host.Home, "guests"), Installation: w.installation, Prefix: w.host.Prefix + "-",
-			Accel: w.host.Accel, Relay: []string{self, relayName}, Log: w.log,
+			Accel: w.host.Accel, Arch: w.arch, Relay: []string{self, relayName}, Log: w.log,
 		})
 	case "fake":
 		return fake.New(fake.Options{

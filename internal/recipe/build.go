@@ -76,6 +76,9 @@ type Builder struct {
 	opt    Options
 	keeper vm.DiskKeeper
 	caps   vm.Capabilities
+	// offline: the driver copies only disks of guests that do not run, as it has
+	// said. Builds come one at a time.
+	offline bool
 }
 
 // New makes a builder. Errors: vm.ErrUnsupported where the driver cannot keep
@@ -359,7 +362,7 @@ func (b *Builder) finish(ctx context.Context, p *plan, g *machine, out *output) 
 	if hostKey != "" {
 		src.Labels[image.LabelHostKey] = hostKey
 	}
-	if p.r.Base.Image != "" {
+	if p.r.Base.Image != "" && p.base.Disk != "" {
 		src.Base = p.base // what did not change keeps its layers
 	}
 	return b.publish(p.r, p.key, tmp, src)

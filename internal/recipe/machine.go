@@ -79,17 +79,25 @@ func (g *machine) boot(ctx context.Context) error {
 }
 
 func (g *machine) dial(ctx context.Context) error {
-	if a, ok := g.b.opt.Driver.(vm.Addresser); ok {
+	target := guest.Target{
+		Guest: g.name, User: g.r.Login, Key: g.private, Password: g.r.Password,
+		HostKey: g.base.Labels[image.LabelHostKey], // until finish the guest has its base's
+	}
+	a, addressed := g.b.opt.Driver.(vm.Addresser)
+	if _, ok := g.b.opt.Dialer.(guest.Resolver); ok && addressed {
+		target.Resolve = func(ctx context.Context) (string, error) {
+			address, err := a.Address(ctx, g.name)
+			g.address = address
+			return address, err
+		}
+	} else if addressed {
 		address, err := a.Address(ctx, g.name)
 		if err != nil {
 			return err
 		}
-		g.address = address
+		g.address, target.Address = address, address
 	}
-	channel, err := g.b.opt.Dialer.Dial(ctx, guest.Target{
-		Guest: g.name, Address: g.address, User: g.r.Login, Key: g.private, Password: g.r.Password,
-		HostKey: g.base.Labels[image.LabelHostKey], // until finish the guest has its base's
-	})
+	channel, err := g.b.opt.Dialer.Dial(ctx, target)
 	if err != nil {
 		return err
 	}
@@ -136,9 +144,13 @@ func (g *machine) ask(ctx context.Context, script string) (string, error) {
 	return strings.TrimSpace(out.String()), err
 }
 
-// snapshot copies the guest's disk into dir while its system stands still. A
-// connection that did not bear that is made anew.
+// snapshot copies the guest's disk into dir while its system stands still, or,
+// where the driver cannot have that, is shut down. A connection that did not
+// bear it is made anew.
 func (g *machine) snapshot(ctx context.Context, dir string) (image.Local, error) {
+	if g.b.offline {
+		return g.snapshotOff(ctx, dir)
+	}
 	err := g.settle(ctx)
 	if err != nil {
 		g.unsettle()
@@ -146,6 +158,10 @@ func (g *machine) snapshot(ctx context.Context, dir string) (image.Local, error)
 	}
 	img, err := g.b.keeper.Snapshot(ctx, g.name, dir)
 	g.unsettle()
+	if errors.Is(err, vm.ErrRunning) {
+		g.b.offline = true
+		return g.snapshotOff(ctx, dir)
+	}
 	if err != nil {
 		return image.Local{}, err
 	}
@@ -153,6 +169,18 @@ func (g *machine) snapshot(ctx context.Context, dir string) (image.Local, error)
 		return img, g.boot(ctx)
 	}
 	return img, nil
+}
+
+// snapshotOff copies the disk of the guest while it is shut down.
+func (g *machine) snapshotOff(ctx context.Context, dir string) (image.Local, error) {
+	if err := g.off(ctx); err != nil {
+		return image.Local{}, err
+	}
+	img, err := g.b.keeper.Snapshot(ctx, g.name, dir)
+	if err != nil {
+		return image.Local{}, err
+	}
+	return img, g.boot(ctx)
 }
 
 // settle has the guest's system write out what it holds, and freezes its file

@@ -43,6 +43,7 @@ func (d *Driver) chooseAccel(ctx context.Context) (accel, error) {
 	if runtime.GOOS == "darwin" {
 		native = "hvf"
 	}
+	foreign := d.arch != runtime.GOARCH
 	switch d.opt.Accel {
 	case "tcg":
 		return accel{"tcg", "the configuration says so"}, nil
@@ -50,11 +51,17 @@ func (d *Driver) chooseAccel(ctx context.Context) (accel, error) {
 		if d.opt.Accel != native {
 			return accel{}, fmt.Errorf("cannot use the accelerator %q here: this system has %q", d.opt.Accel, native)
 		}
+		if foreign {
+			return accel{}, fmt.Errorf("cannot use the accelerator %q for %s guests: this machine is %s; use auto or tcg", native, d.arch, runtime.GOARCH)
+		}
 		if err := openable(native); err != nil {
 			return accel{}, fmt.Errorf("cannot use the accelerator %q: %w", native, err)
 		}
 		return accel{native, "the configuration says so"}, nil
 	case "", "auto":
+		if foreign {
+			return accel{"tcg", fmt.Sprintf("its guests are %s and this machine is %s", d.arch, runtime.GOARCH)}, nil
+		}
 		return d.autoAccel(ctx, native)
 	default:
 		return accel{}, fmt.Errorf("cannot use the accelerator %q: auto, kvm, hvf and tcg are known", d.opt.Accel)

@@ -79,6 +79,27 @@ func TestAccelThatCannotBe(t *testing.T) {
 	}
 }
 
+// Guests of another architecture are emulated, whatever this machine can do.
+func TestAForeignArchitectureIsEmulated(t *testing.T) {
+	foreign := map[string]string{image.ArchAMD64: image.ArchARM64, image.ArchARM64: image.ArchAMD64}[runtime.GOARCH]
+	opt := Options{Home: t.TempDir(), Installation: "i", Prefix: "p-", QEMU: "sh", Img: "sh", Arch: foreign}
+	d, err := New(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if caps := d.Capabilities(); caps.Accel != "tcg" || caps.GuestArch != foreign || !strings.Contains(caps.AccelReason, runtime.GOARCH) {
+		t.Errorf("got %+v", caps)
+	}
+	opt.Accel = map[string]string{"linux": "kvm", "darwin": "hvf"}[runtime.GOOS]
+	if _, err := New(opt); err == nil || !strings.Contains(err.Error(), foreign) {
+		t.Errorf("accelerated: got %v", err)
+	}
+	opt.Arch = "riscv64"
+	if _, err := New(opt); err == nil || !strings.Contains(err.Error(), "riscv64") {
+		t.Errorf("an unknown architecture: got %v", err)
+	}
+}
+
 func TestMissingQEMUHasAHint(t *testing.T) {
 	_, err := New(Options{Home: t.TempDir(), Installation: "i", Prefix: "p-", QEMU: "no-such-qemu-of-ours"})
 	if err == nil || !strings.Contains(err.Error(), "install") {

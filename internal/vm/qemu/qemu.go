@@ -50,6 +50,7 @@ type Options struct {
 	Installation string   // guests of another installation are not ours
 	Prefix       string   // begins the name of every guest of ours
 	Accel        string   // "auto", "kvm", "hvf" or "tcg"; "" means auto
+	Arch         string   // the guests', in GOARCH form; "" means this machine's. Another's are emulated.
 	Relay        []string // a program and its arguments, to which HOST:PORT is added: it connects its stdin and stdout to there
 	Log          *slog.Logger
 
@@ -63,7 +64,7 @@ type Options struct {
 type Driver struct {
 	opt   Options
 	log   *slog.Logger
-	arch  string // of the host, and so of its guests
+	arch  string // of its guests
 	accel accel
 
 	names namelock.Set
@@ -83,7 +84,7 @@ var (
 // work; the answer is kept in the home.
 func New(opt Options) (*Driver, error) {
 	d := &Driver{
-		opt: opt, log: cmp.Or(opt.Log, slog.New(slog.DiscardHandler)), arch: runtime.GOARCH,
+		opt: opt, log: cmp.Or(opt.Log, slog.New(slog.DiscardHandler)), arch: cmp.Or(opt.Arch, runtime.GOARCH),
 		step: func(string) {},
 	}
 	if d.opt.Home == "" || d.opt.Prefix == "" || d.opt.Installation == "" {
@@ -121,7 +122,7 @@ var debianNames = map[string]string{image.ArchAMD64: "qemu-system-x86", image.Ar
 func (d *Driver) findPrograms() error {
 	system := systemNames[d.arch]
 	if system == "" {
-		return fmt.Errorf("cannot run guests on a %s machine: %w", d.arch, vm.ErrUnsupported)
+		return fmt.Errorf("cannot run guests for %q: %w", d.arch, vm.ErrUnsupported)
 	}
 	var err error
 	if d.opt.QEMU, err = proc.Look(cmp.Or(d.opt.QEMU, "qemu-system-"+system)); err != nil {

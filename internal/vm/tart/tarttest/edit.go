@@ -221,7 +221,7 @@ func (t *tart) deleteLocal(name string) error {
 		return fail(1, "VM %q is running", name)
 	}
 	if img, err := m.image(); err == nil {
-		if b, err := t.backend(img); err == nil {
+		if b, err := t.backend(img, name); err == nil {
 			_ = b.driver.Destroy(nowhere(), name)
 		}
 	}

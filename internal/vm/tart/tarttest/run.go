@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/proc"
+	"github.com/mirego/tasuki/internal/base/secret"
 	"github.com/mirego/tasuki/internal/guest"
 	"github.com/mirego/tasuki/internal/guest/local"
 	"github.com/mirego/tasuki/internal/guest/ssh"
@@ -40,8 +42,8 @@ type backend struct {
 	dialer guest.Dialer
 }
 
-// backend returns what runs machines of this image.
-func (t *tart) backend(img image.Local) (backend, error) {
+// backend returns what runs this machine, of this image.
+func (t *tart) backend(img image.Local, name string) (backend, error) {
 	if img.Kernel == "" || t.faults.Backend == "process" {
 		d, err := fake.New(fake.Options{
 			Dir: t.own("process"), Installation: whose,
@@ -50,7 +52,7 @@ func (t *tart) backend(img image.Local) (backend, error) {
 		return backend{d, local.Dialer{}}, err
 	}
 	d, err := qemu.New(qemu.Options{
-		Home: t.own("qemu"), Installation: whose, Prefix: "t", Relay: []string{t.self, roleRelay},
+		Home: t.own("qemu"), Installation: whose, Prefix: name[:1], Relay: []string{t.self, roleRelay},
 	})
 	return backend{d, &ssh.Dialer{}}, err
 }
@@ -192,7 +194,7 @@ func (t *tart) power(m machine, signals chan os.Signal) error {
 	if err != nil {
 		return err
 	}
-	b, err := t.backend(img)
+	b, err := t.backend(img, m.name)
 	if err != nil {
 		return err
 	}
@@ -247,7 +249,7 @@ func (l *life) persist(m machine) error {
 
 // boot starts the machine and opens its control socket.
 func (t *tart) boot(m machine, b backend, img image.Local) (*life, error) {
-	private, public, err := ssh.NewKey()
+	private, public, err := t.loginKey()
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +267,7 @@ func (t *tart) boot(m machine, b backend, img image.Local) (*life, error) {
 	// What runs here is no macOS, whatever the image plays.
 	spec.Image.Labels = maps.Clone(img.Labels)
 	delete(spec.Image.Labels, image.LabelOS)
-	// A second life has the disk of the first, and another login key.
+	// A second life has the disk of the first.
 	if err := b.driver.PowerOff(nowhere(), m.name); err != nil {
 		return nil, err
 	}
@@ -284,6 +286,30 @@ func (t *tart) boot(m machine, b backend, img image.Local) (*life, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// loginKey is how the stand-in gets into machines, one for all of a home: their
+// disks remember it from one life to the next.
+func (t *tart) loginKey() (private secret.String, public string, err error) {
+	unlock, err := t.lockHome()
+	if err != nil {
+		return private, "", err
+	}
+	defer unlock()
+	path := t.own("login-key")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if private, public, err = ssh.NewKey(); err != nil {
+			return private, "", err
+		}
+		return private, public, os.WriteFile(path, []byte(private.Reveal()), 0o600)
+	}
+	if err != nil {
+		return private, "", err
+	}
+	private = secret.New(string(data))
+	public, err = ssh.Public(private)
+	return private, public, err
 }
 
 // live serves the control socket until the machine ends.
@@ -370,7 +396,7 @@ func (t *tart) reap(name string) error {
 	if err != nil {
 		return nil // deleted meanwhile
 	}
-	b, err := t.backend(img)
+	b, err := t.backend(img, name)
 	if err != nil {
 		return err
 	}
