@@ -8,12 +8,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/mirego/tasuki/internal/agent"
+	"github.com/mirego/tasuki/internal/api"
 	"github.com/mirego/tasuki/internal/emulator"
 	"github.com/mirego/tasuki/internal/journal"
 	"github.com/mirego/tasuki/internal/runner"
@@ -222,7 +224,7 @@ func (j *slowJournal) Put(r runner.Record) error {
 func TestHoldWhileAJobBegins(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, emulator.Options{})
-	w.program = programDir(t, "4s")
+	w.program = programDir(t, "8s")
 	slow := &slowJournal{reached: make(chan struct{}), release: make(chan struct{})}
 	h := w.run(fake.Faults{}, func(o *agent.Options) {
 		slow.Journal, o.Journal = o.Journal, slow
@@ -241,12 +243,9 @@ func TestHoldWhileAJobBegins(t *testing.T) {
 	if err := <-held; err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(500 * time.Millisecond)
-	for _, r := range h.Status().Runners {
-		if r.Name == idle.Name && r.State != runner.Busy {
-			t.Errorf("the runner is %s at work, want busy", r.State)
-		}
-	}
+	w.until("the runner is busy", func() bool {
+		return slices.ContainsFunc(h.Status().Runners, func(r api.Runner) bool { return r.Name == idle.Name && r.State == runner.Busy })
+	})
 	records, err := slow.All()
 	if err != nil {
 		t.Fatal(err)

@@ -206,6 +206,7 @@ func New(o Options) (*Agent, error) {
 // adopt. It returns an error only if it could not begin.
 func (a *Agent) Run(ctx context.Context) error {
 	life, end := context.WithCancelCause(ctx)
+	defer a.releaseImages()
 	defer a.work.Wait()
 	defer end(errors.New("the agent ends"))
 	if err := a.begin(life); err != nil {

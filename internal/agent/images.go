@@ -125,6 +125,17 @@ func (a *Agent) holdFor(p *poolState, digests ...string) {
 	}
 }
 
+// releaseImages ends all holds: the next agent, or whoever prunes meanwhile,
+// knows from the journal and the guests what is needed.
+func (a *Agent) releaseImages() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key, h := range a.holds {
+		delete(a.holds, key)
+		h.release()
+	}
+}
+
 // holdImage holds what an adopted runner's guest is a clone of.
 func (k *keeper) holdImage() {
 	digest := k.record().Image

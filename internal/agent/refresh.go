@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/backoff"
@@ -85,29 +86,37 @@ func (a *Agent) takeLocal(p *poolState) {
 	if has {
 		return
 	}
-	for _, digest := range []string{m.Pinned, m.Proven, ""} {
-		ref := m.Ref
+	refs := []string{m.Ref}
+	if m.Pinned+m.Proven != "" { // what the reference means may never have been tried
+		refs = nil
+	}
+	for _, digest := range []string{m.Proven, m.Pinned} {
 		if digest != "" {
-			ref = m.refOf(digest)
-		} else if m.Pinned+m.Proven != "" {
-			return // its reference may mean what was never tried
+			refs = slices.Insert(refs, 0, m.refOf(digest))
 		}
+	}
+	for _, ref := range refs {
 		img, here := store.Local(ref)
-		if !here || digest == "" && img.Digest == m.Rejected || a.acquire(p.Images, img.Digest) != nil {
-			continue
+		if here && (img.Digest != m.Rejected || img.Digest == m.Pinned) && a.acquire(p.Images, img.Digest) == nil {
+			a.begins(p, img, ref)
+			a.letGoAll(p.Images, []string{img.Digest})
+			return
 		}
-		a.mu.Lock()
-		if a.poolNamed(p.Spec.Name) == p {
-			p.image, p.from, p.hasImage, p.works = img, ref, true, img.Digest == m.Proven
-			a.holdFor(p, img.Digest)
-			a.tellRejected(p)
-			a.emit(event.Event{Kind: event.ImageReady, Pool: p.Spec.Name, Image: img.Digest})
-		}
-		a.mu.Unlock()
-		a.letGoAll(p.Images, []string{img.Digest})
-		a.poke()
+	}
+}
+
+// begins lets a pool begin with an image that was here.
+func (a *Agent) begins(p *poolState, img image.Local, ref string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.poolNamed(p.Spec.Name) != p {
 		return
 	}
+	p.image, p.from, p.hasImage, p.works = img, ref, true, img.Digest == a.memory(p).Proven
+	a.holdFor(p, img.Digest)
+	a.tellRejected(p)
+	a.emit(event.Event{Kind: event.ImageReady, Pool: p.Spec.Name, Image: img.Digest})
+	a.poke()
 }
 
 // bringImages brings to this host what the pool's reference means now, and the

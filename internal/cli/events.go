@@ -71,6 +71,8 @@ func eventLine(e event.Event, zone *time.Location) string {
 		if e.Total > 0 {
 			parts = append(parts, fmt.Sprintf("%d %% of %d MB", 100*e.Done/e.Total, e.Total/1e6))
 		}
+	case event.ImagePruned:
+		parts = append(parts, bytesText(e.Done))
 	}
 	if e.Image != "" && e.Runner == "" { // each runner's image is its pool's
 		parts = append(parts, shortImage(e.Image))

@@ -175,6 +175,11 @@ func load(dir, digest string) (image.Local, error) {
 		img.Arrived = info.ModTime().UTC() // nothing writes it later
 	}
 	info, err := os.Stat(img.Disk)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, again := os.Stat(filepath.Join(dir, fileRecord)); errors.Is(again, fs.ErrNotExist) { // removed while we looked
+			return image.Local{}, fmt.Errorf("%w: %s", ErrNotFound, digest)
+		}
+	}
 	if err != nil {
 		return image.Local{}, fmt.Errorf("cannot read image %s: %w", digest, err)
 	}
