@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/cli/demoview"
+	"github.com/mirego/tasuki/internal/config/recipefile"
 	"github.com/mirego/tasuki/internal/emulator"
 	"github.com/mirego/tasuki/internal/emulator/workflow"
 )
@@ -204,5 +206,62 @@ func TestADemoShowsNoSignedLinks(t *testing.T) {
 	jobs := viewJobs(emulator.State{Runs: []emulator.RunState{{Jobs: []emulator.JobState{job}}}})
 	if diff := cmp.Diff(want, jobs[0].Steps[0].Log); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+func TestTheDemosRecipes(t *testing.T) {
+	for from, wants := range map[string]bool{imagePackages: true, imageCloud: true, "../../recipes/linux-runner.yaml": false} {
+		f, err := demoRecipe(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, arch := range []string{"amd64", "arm64"} {
+			vars := map[string]string{}
+			if wants {
+				vars = map[string]string{varRunner: "/a", varSum: strings.Repeat("0", 64), varVersion: "1", varOfficial: "yes"}
+			}
+			r, err := f.Resolve(t.Context(), recipefile.Target{Arch: arch, Driver: "qemu"}, vars)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if last := r.Steps[len(r.Steps)-1]; last.Runner == nil || last.Runner.Kind != "official" || wants && len(r.Steps) != 1 {
+				t.Errorf("%s for %s: %+v", from, arch, r.Steps)
+			}
+		}
+	}
+	if from, err := demoRecipe(imageAuto); err != nil || runtime.GOOS == "linux" && from.Name != "demo-packages" {
+		t.Errorf("by itself: %v, %v", from, err)
+	}
+	for _, from := range []string{"debootstrap", "no-such.yaml"} {
+		if _, err := demoRecipe(from); err == nil || !strings.Contains(err.Error(), from) {
+			t.Errorf("%s: got %v", from, err)
+		}
+	}
+}
+
+// An archive is the same each time: its checksum is part of the recipe's key.
+func TestARunnersArchiveIsTheSameEachTime(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "program")
+	if err := os.WriteFile(program, []byte("a program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, of := range []string{program, dir} {
+		var sums []string
+		for range 2 {
+			out := filepath.Join(t.TempDir(), "a.tar.gz")
+			file, err := archiveOf(of, out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum, err := sumOf(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sums = append(sums, sum)
+		}
+		if sums[0] != sums[1] {
+			t.Errorf("%s: %v", of, sums)
+		}
 	}
 }

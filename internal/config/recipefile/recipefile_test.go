@@ -3,6 +3,7 @@ package recipefile
 import (
 	"errors"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -210,5 +211,48 @@ func checkSteps(t *testing.T, r recipe.Recipe) {
 		if err != nil {
 			t.Errorf("step %q: %v", s.Name, err)
 		}
+	}
+}
+
+// Each tool of a Mac is a step of its own, which its variable leaves out.
+func TestEachToolOfTheMacRecipeIsOptional(t *testing.T) {
+	f, err := Load("../../../recipes/macos-runner.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := filepath.Join(t.TempDir(), "archive")
+	if err := os.WriteFile(archive, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{"ANDROID": "yes", "XCODES": archive, "XCODE": "16.4", "RUNTIMES": archive}
+	names := func(vars map[string]string) (names []string) {
+		t.Helper()
+		r, err := f.Resolve(t.Context(), Target{Arch: "arm64", Driver: "tart"}, vars)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range r.Steps {
+			names = append(names, s.Name)
+		}
+		return names
+	}
+	whole := names(all)
+	for variable, step := range map[string]string{
+		"HOMEBREW": "homebrew", "FORMULAE": "formulae", "ASDF": "asdf", "NODE": "node", "JAVA": "java", "RUBY": "ruby", "PYTHON": "python",
+		"ROSETTA": "rosetta", "ANDROID": "android", "XCODES": "xcode", "XCODE": "select xcode", "RUNTIMES": "simulator runtimes", "WWDR": "certificates",
+	} {
+		without := maps.Clone(all)
+		without[variable] = ""
+		if got := names(without); !slices.Contains(whole, step) || slices.Contains(got, step) {
+			t.Errorf("step %q: there %v, and with %s empty still there %v", step, slices.Contains(whole, step), variable, slices.Contains(got, step))
+		}
+	}
+	for _, s := range f.Steps {
+		if s.Runner != nil && (!s.Runner.Warmup || s.Runner.Kind != "official") {
+			t.Errorf("the runner: %+v; want the official one, warmed up", s.Runner)
+		}
+	}
+	if !strings.Contains(f.Vars["FORMULAE"], "git-lfs") || !strings.Contains(f.Vars["FORMULAE"], "jq") {
+		t.Errorf("formulae: %q", f.Vars["FORMULAE"])
 	}
 }
