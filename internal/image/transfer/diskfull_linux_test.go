@@ -31,7 +31,8 @@ func TestDiskFull(t *testing.T) {
 	// It would fit, but while it comes somebody else takes the space.
 	f.h.breakWith(onLayers(func(n int, w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if n == 4 {
-			if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 14*mib), 0o644); err != nil {
+			// As much as there is: how far the pull came meanwhile is its own affair.
+			if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 14*mib), 0o644); err != nil && !errors.Is(err, syscall.ENOSPC) {
 				t.Error(err)
 			}
 		}
