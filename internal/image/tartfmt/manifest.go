@@ -147,7 +147,8 @@ func bad(format string, args ...any) error {
 }
 
 // Encode writes the manifest as tart's encoder does, byte for byte. Chunks keep
-// only the annotations that RawSize and RawDigest give.
+// only the annotations that RawSize and RawDigest give: what newer tart notes on
+// the first one, the digest of the whole disk, would be wrong for another disk.
 func (m *Manifest) Encode() []byte {
 	annotations := map[string]string{AnnotationDiskSize: strconv.FormatInt(m.DiskSize(), 10)}
 	if !m.UploadTime.IsZero() {

@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -55,8 +58,43 @@ func TestManifestIsByteExact(t *testing.T) {
 func TestParseIsLenientAboutWhatItDoesNotKnow(t *testing.T) {
 	s := strings.Replace(swiftManifest, `"schemaVersion":2`, `"schemaVersion":2,"subject":{"x":1},"later":[]`, 1)
 	s = strings.Replace(s, `"org.cirruslabs.tart.uncompressed-size":"1024"`, `"org.cirruslabs.tart.uncompressed-size":"1024","org.cirruslabs.tart.disk-file-content-digest":"x"`, 1)
-	if _, err := Parse([]byte(s)); err != nil {
-		t.Error(err)
+	m, err := Parse([]byte(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := string(m.Encode()); again != swiftManifest {
+		t.Errorf("what is said of the whole disk went into the manifest of another: %s", again)
+	}
+}
+
+// The list of what the format asks names tests that are there.
+func TestTheListOfRulesNamesTests(t *testing.T) {
+	list, err := os.ReadFile("testdata/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sources strings.Builder
+	for _, pattern := range []string{"*_test.go", "../transfer/*_test.go", "../../registry/*_test.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sources.Write(text)
+		}
+	}
+	names := regexp.MustCompile(`(?:Test|Fuzz)[A-Z][A-Za-z0-9]+`).FindAllString(string(list), -1)
+	for _, name := range names {
+		if !strings.Contains(sources.String(), "func "+name+"(") {
+			t.Errorf("there is no %s", name)
+		}
+	}
+	if len(names) < 20 {
+		t.Errorf("%d tests are named: the check checks too little", len(names))
 	}
 }
 
