@@ -3,9 +3,12 @@ package cli
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/mirego/tasuki/internal/service"
 )
 
 // guideShims are what the guide types and this machine must not do, or lacks:
@@ -126,4 +129,47 @@ func guidePart(t *testing.T, text, heading string) []guideBlock {
 		t.Fatalf("section %q has %d blocks: the test types too little", heading, len(out))
 	}
 	return out
+}
+
+// TestHardeningKeepsGuests starts what guests need (QEMU with its sandbox, passt
+// with its user namespace) as a unit of the system starts the agent.
+func TestHardeningKeepsGuests(t *testing.T) {
+	m := bootSystemd(t)
+	home := filepath.Join(m.dir, "home")
+	installPrograms(t, m.dir, filepath.Join(m.dir, "end"))
+	programs := map[string][]string{
+		"qemu-system-x86_64": {"-display", "none", "-S", "-machine", "q35", "-accel", "tcg", "-m", "64", "-pidfile", home + "/qemu",
+			"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"},
+		"passt": {"-f", "--no-map-gw", "-t", "2222:22", "-s", home + "/passt"},
+	}
+	for _, link := range []string{"link add v0 type veth peer name v1", "addr add 192.0.2.2/24 dev v0", "link set v0 up", "link set v1 up",
+		"route add default via 192.0.2.1 dev v0"} {
+		if out, err := m.command(append([]string{"ip"}, strings.Fields(link)...)...).CombinedOutput(); err != nil {
+			t.Logf("passt is not tried, which wants a network: ip %s: %v: %s", link, err, out)
+			delete(programs, "passt")
+			break
+		}
+	}
+	for name, args := range programs {
+		program, err := exec.LookPath(name)
+		if err != nil {
+			t.Logf("%s is not tried: %v", name, err)
+			continue
+		}
+		plan, err := service.New("linux", service.Options{Program: program, Args: args, System: true, User: "nobody", UID: 65534, HomeDir: "/nonexistent", Home: home})
+		if err != nil {
+			t.Fatal(err)
+		}
+		unit := filepath.Join(m.dir, "unit")
+		writeFile(t, unit, string(plan.File), 0o644)
+		m.run("cp", unit, plan.Path)
+		m.run("systemctl", "daemon-reload")
+		m.run("systemctl", "start", "tasuki")
+		m.until("there", "sh", "-c", "test -e "+home+"/"+strings.TrimSuffix(name, "-system-x86_64")+" && echo there")
+		if state := m.run("systemctl", "show", "--property=NRestarts,ActiveState", "tasuki"); !strings.Contains(state, "NRestarts=0") || !strings.Contains(state, "ActiveState=active") {
+			t.Errorf("%s does not live under the unit: %s", name, state)
+		}
+		m.run("systemctl", "kill", "--signal=KILL", "tasuki")
+		m.run("systemctl", "stop", "tasuki")
+	}
 }

@@ -49,4 +49,8 @@ for unit in dev-hugepages.mount dev-mqueue.mount kmod-static-nodes.service proc-
 	systemd-udevd-kernel.socket; do
 	ln -sf /dev/null "$units/$unit"
 done
-exec chroot "$root" env -i container=tasuki-test PATH="$PATH" /lib/systemd/systemd --system --unit=basic.target --log-target=null --show-status=no
+# Not chroot: a process that is in one may make no user namespace, and passt does.
+cd "$root"
+pivot_root . .
+umount --lazy .
+exec env -i container=tasuki-test PATH="$PATH" /lib/systemd/systemd --system --unit=basic.target --log-target=null --show-status=no
