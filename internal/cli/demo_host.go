@@ -151,7 +151,7 @@ func (d *demo) left(ctx context.Context) []demoview.Left {
 
 // disks returns those of guests that are there.
 func (d *demo) disks() (found []string, err error) {
-	for _, place := range [][2]string{{d.path("guests"), "disk.qcow2"}, {filepath.Join(d.tartHome(), "vms"), "disk.img"}, {filepath.Join(d.tartHome(), "stand-in", "qemu"), "disk.qcow2"}} {
+	for _, place := range [][2]string{{d.path("guests"), "disk.qcow2"}, {filepath.Join(buildDir(d.home), "guests"), "disk.qcow2"}, {filepath.Join(d.tartHome(), "vms"), "disk.img"}, {filepath.Join(d.tartHome(), "stand-in", "qemu"), "disk.qcow2"}} {
 		more, err := filesBelow(place[0], place[1])
 		if err != nil {
 			return found, err

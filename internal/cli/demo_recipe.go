@@ -215,7 +215,8 @@ func (d *demo) buildImage(ctx context.Context) (image.Source, error) {
 	}
 	if err != nil {
 		view.task.Fail()
-		return image.Source{}, d.buildTrouble(ctx, err, built.Log)
+		_, mirror := file.Vars[varMirror]
+		return image.Source{}, d.buildTrouble(ctx, err, built.Log, mirror)
 	}
 	if !view.built {
 		view.task.Done("guest image of recipe %s, built before", file.Name)
@@ -230,8 +231,9 @@ func (d *demo) buildImage(ctx context.Context) (image.Source, error) {
 	return built.Source, nil
 }
 
-// buildTrouble says what helps against an image that could not be built.
-func (d *demo) buildTrouble(ctx context.Context, err error, log string) error {
+// buildTrouble says what helps against an image that could not be built; log is
+// where its steps print, and mirror says whether the recipe has one to choose.
+func (d *demo) buildTrouble(ctx context.Context, err error, log string, mirror bool) error {
 	if step, ok := errors.AsType[*recipe.StepError](err); ok {
 		for _, line := range step.Last {
 			d.view.Say("    %s", strings.Map(steerless, line))
@@ -244,7 +246,11 @@ func (d *demo) buildTrouble(ctx context.Context, err error, log string) error {
 	case errors.Is(err, debian.ErrHost):
 		return withHint(err, "make demo installs what is missing; or take Debian's cloud image: tasuki demo --image-from "+imageCloud)
 	}
-	return withHint(err, "what was said is in "+d.path("demo.log")+"; if no Debian mirror was reached, --mirror names another")
+	hint := "what was said is in " + d.path("demo.log")
+	if mirror {
+		hint += "; if no Debian mirror was reached, --mirror names another"
+	}
+	return withHint(err, hint)
 }
 
 // demoBuildView shows a build as one task of the demo's. It implements
