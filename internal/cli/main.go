@@ -38,6 +38,7 @@ var commands = []func(*app) *cobra.Command{
 	newSSH, newVNC,
 	newLogs,
 	newRuns,
+	newMonitoringGroup,
 	newDoctor,
 	newServiceGroup,
 	newGitHubGroup,
