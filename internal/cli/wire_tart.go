@@ -65,7 +65,11 @@ func (w *wiring) tartImagesFor(guestOS string) (*tartImages, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newTartImages(d, w.images, filepath.Join(w.host.Home, "tart-images-"+guestOS+".json"))
+	t, err := newTartImages(d, w.images, filepath.Join(w.host.Home, "tart-images-"+guestOS+".json"))
+	if err == nil {
+		t.own = w.kept.Tart == config.TartOwn
+	}
+	return t, err
 }
 
 // imagesOf returns where the images of a pool's guests come from. The same

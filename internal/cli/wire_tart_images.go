@@ -29,6 +29,7 @@ type tartImages struct {
 	driver   *tart.Driver
 	registry *registryImages // knows how registries are spoken to
 	file     string          // holds the book
+	own      bool            // by our own transfer, not by tart pull
 	log      *slog.Logger
 
 	mu    sync.Mutex
@@ -146,12 +147,16 @@ func (t *tartImages) newest(ctx context.Context, ref image.Ref, last tartMeant, 
 	if err := t.makeRoom(ctx, about, there); err != nil {
 		return last, fmt.Errorf("cannot pull image %s: %w", ref, err)
 	}
-	login := tart.Login{Username: opt.Username, Password: opt.Password, HTTP: opt.Insecure || ref.Loopback()}
-	err = t.driver.Pull(ctx, ref.WithDigest(digest), login, func(done, total int64) {
-		if progress != nil { // tart tells percents
-			progress(image.Progress{Done: about.Download * done / total, Total: about.Download})
-		}
-	})
+	if t.own {
+		err = t.transfer(ctx, ref.WithDigest(digest), progress)
+	} else {
+		login := tart.Login{Username: opt.Username, Password: opt.Password, HTTP: opt.Insecure || ref.Loopback()}
+		err = t.driver.Pull(ctx, ref.WithDigest(digest), login, func(done, total int64) {
+			if progress != nil { // tart tells percents
+				progress(image.Progress{Done: about.Download * done / total, Total: about.Download})
+			}
+		})
+	}
 	if err != nil {
 		return last, err
 	}
@@ -160,6 +165,24 @@ func (t *tartImages) newest(ctx context.Context, ref image.Ref, last tartMeant, 
 	at := time.Now().UTC()
 	t.book.Pulled[ref.WithDigest(digest).String()] = tartPulled{at, at}
 	return now, t.write()
+}
+
+// transfer brings an image by our own pull, and puts it where tart has its own.
+// The copy of it that is ours goes: where the file system shares space, nothing
+// was copied.
+func (t *tartImages) transfer(ctx context.Context, ref image.Ref, progress func(image.Progress)) error {
+	s := t.registry.store
+	img, err := transfer.Pull(ctx, ref, s, t.registry.options(ctx, ref, progress))
+	if err != nil {
+		return err
+	}
+	if err := t.driver.Admit(ctx, ref, img); err != nil {
+		return err
+	}
+	if err := s.Remove(ref.Digest()); err != nil && !errors.Is(err, image.ErrInUse) {
+		t.log.Warn("image is here twice: in tart's cache and in ours", "image", ref.String(), "err", err)
+	}
+	return nil
 }
 
 // makeRoom refuses an image that may not fit, after what nobody needs is gone.

@@ -3,10 +3,12 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"github.com/mirego/tasuki/internal/agent"
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/image"
+	"github.com/mirego/tasuki/internal/image/transfer"
 	"github.com/mirego/tasuki/internal/vm"
 	"github.com/mirego/tasuki/internal/vm/tart/tarttest"
 )
@@ -193,5 +196,49 @@ func TestConfigCheckWarns(t *testing.T) {
 	cmd.SetArgs([]string{file})
 	if err := cmd.Execute(); err != nil || !strings.Contains(out.String(), "is well") || !strings.Contains(errs.String(), "warning: "+file+":3:") {
 		t.Errorf("%v\n%s%s", err, out.String(), errs.String())
+	}
+}
+
+// images.tart: own brings an image by our own transfer, to where tart has its
+// own; nothing of it stays in our store.
+func TestOwnTransferIntoTartsCache(t *testing.T) {
+	m := newMac(t)
+	address, _ := serveRegistry(t)
+	ref, err := image.Parse(address + "/mac:stable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, nvram := filepath.Join(t.TempDir(), "disk"), filepath.Join(t.TempDir(), "nvram")
+	// The stand-in takes from the NVRAM what the machine is.
+	if err := errors.Join(os.WriteFile(disk, make([]byte, 1<<20), 0o600), os.WriteFile(nvram, []byte(`{"digest":"sha256:any","labels":{}}`), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	src := image.Source{Disk: disk, NVRAM: nvram, Labels: map[string]string{image.LabelOS: image.OSDarwin, image.LabelArch: runtime.GOARCH}}
+	if _, err := transfer.Push(t.Context(), src, ref, transfer.Options{Log: slog.New(slog.DiscardHandler)}); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Parse(filepath.Join(t.TempDir(), "c.yaml"), fmt.Appendf(nil,
+		"host: {name: h, home: %s}\ngithub: {url: \"http://127.0.0.1:1\"}\nimages: {tart: own}\npools: [{name: p, driver: tart, image: %q, scope: o/r}]\n", m.home, ref))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWiring(cfg, "abcdef", slog.New(slog.DiscardHandler))
+	pools, err := w.pools(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := pools[0].Images.Image(t.Context(), ref.String(), func(image.Progress) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.images[image.OSDarwin] = img
+	if err := m.guest(pools[0], "tasuki-x"); err != nil {
+		t.Error(err)
+	}
+	if calls, err := tarttest.Calls(m.tartHome, "pull"); err != nil || len(calls) > 0 {
+		t.Errorf("tart pulled: %v, %v", calls, err)
+	}
+	if left, err := w.images.store.List(); err != nil || len(left) > 0 {
+		t.Errorf("our own store has %v, %v", left, err)
 	}
 }

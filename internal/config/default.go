@@ -30,7 +30,7 @@ func Default() Config {
 				Every: Duration(24 * time.Hour), Grace: Duration(24 * time.Hour), Untagged: Duration(7 * 24 * time.Hour),
 			},
 		},
-		Images:   Images{Refresh: Duration(time.Minute)},
+		Images:   Images{Refresh: Duration(time.Minute), Tart: TartPull},
 		Releases: RunnerReleases{Refresh: Duration(time.Hour)},
 		History:  History{Age: Duration(90 * 24 * time.Hour), Size: 1 << 30},
 		Logs:     Logs{Runs: 200, Age: Duration(7 * 24 * time.Hour)},

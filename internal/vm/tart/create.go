@@ -159,8 +159,3 @@ func (d *Driver) Cached(ref image.Ref) bool {
 
 // TartHome is tart's folder: its machines and its cache of images.
 func (d *Driver) TartHome() string { return d.opt.TartHome }
-
-// CacheDir is where tart keeps an image, by its digest.
-func (d *Driver) CacheDir(ref image.Ref) string {
-	return filepath.Join(d.opt.TartHome, "cache", "OCIs", ref.Registry(), filepath.FromSlash(ref.Name()), ref.Digest())
-}

@@ -28,9 +28,15 @@ const pulledMark = ".explicitly-pulled"
 
 func (t *tart) cacheDir() string { return filepath.Join(t.home, "cache", "OCIs") }
 
+// hostDir is the folder of a registry's images. The colon before a port is
+// written as in a URL.
+func (t *tart) hostDir(ref image.Ref) string {
+	return filepath.Join(t.cacheDir(), strings.ReplaceAll(ref.Registry(), ":", "%3A"))
+}
+
 // repository is the folder of a repository's images.
 func (t *tart) repository(ref image.Ref) string {
-	return filepath.Join(t.cacheDir(), ref.Registry(), filepath.FromSlash(ref.Name()))
+	return filepath.Join(t.hostDir(ref), filepath.FromSlash(ref.Name()))
 }
 
 // digest returns what a reference means in the cache.
@@ -62,6 +68,7 @@ func (t *tart) cachedAll() []machine {
 			return err
 		}
 		repo, _ := filepath.Rel(t.cacheDir(), filepath.Dir(path))
+		repo = strings.ReplaceAll(repo, "%3A", ":")
 		switch {
 		case strings.HasPrefix(e.Name(), "sha256:"):
 			all = append(all, machine{filepath.ToSlash(repo) + "@" + e.Name(), path})
@@ -136,7 +143,7 @@ func (t *tart) bring(ref image.Ref, insecure bool) error {
 	if t.spend("pull-fails", t.faults.PullFails) {
 		return fail(1, "Error: Could not connect to the server.")
 	}
-	host := filepath.Join(t.cacheDir(), ref.Registry())
+	host := t.hostDir(ref)
 	if err := os.MkdirAll(host, 0o700); err != nil {
 		return err
 	}
@@ -276,7 +283,7 @@ func (t *tart) link(ref image.Ref, digest string) error {
 	}
 	path := filepath.Join(repo, ref.Tag())
 	_ = os.Remove(path)
-	if err := os.Symlink(digest, path); err != nil {
+	if err := os.Symlink(filepath.Join(repo, digest), path); err != nil { // an absolute path, as tart's
 		return err
 	}
 	return t.collectImages(repo)
