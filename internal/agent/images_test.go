@@ -316,6 +316,10 @@ func TestDiskFull(t *testing.T) {
 	if got := s.has(); !slices.Equal(got, []int64{0, 2, 5, 6}) || heard.count(event.ImagePruned) > 0 {
 		t.Errorf("with room for all: %v are there, %d went", got, heard.count(event.ImagePruned))
 	}
+	s.mu.Lock() // what nobody needs was used last
+	s.use(digestOf(6))
+	s.use(digestOf(5))
+	s.mu.Unlock()
 	s.tag.Store(1) // the bad one; it needs room
 	w.until("it is rejected", func() bool { return h.Status().Pools[0].Rejected == digestOf(1) })
 	if got := s.has(); !slices.Equal(got, []int64{0, 1, 2, 5}) {
@@ -424,6 +428,58 @@ func TestReloadWhileATrialRuns(t *testing.T) {
 	}
 	if p := h.Status().Pools[0]; p.Digest != digestOf(0) || p.Rejected != digestOf(1) {
 		t.Errorf("the pool is on %s, rejected %q", p.Digest, p.Rejected)
+	}
+	w.finish(h)
+}
+
+// An image that a person pinned a pool to and that is nowhere is told of; the
+// pool goes on with the one that worked, also after a restart of the agent.
+func TestAPinnedImageThatIsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, emulator.Options{})
+	s, heard := newShelf(newTagged(t, w), 1000), &eventList{}
+	h := w.runOn(s, heard, nil)
+	w.concluded(w.submit(1), "success")
+	w.proven(h, heard, 0)
+	if err := h.PinImage("fake", digestOf(77)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		w.until("it is told", func() bool { return contains(h.problems(), "image of pool fake: no image", digestOf(77)) })
+		w.concluded(w.submit(1), "success")
+		if p := h.Status().Pools[0]; p.Digest != digestOf(0) || p.Pinned != digestOf(77) {
+			t.Errorf("the pool is on %s, pinned to %s", p.Digest, p.Pinned)
+		}
+		w.finish(h)
+		h = w.runOn(s, heard, nil)
+	}
+	if err := h.PinImage("fake", ""); err != nil {
+		t.Fatal(err)
+	}
+	w.until("it is well again", func() bool { return h.problems() == "" })
+	w.finish(h)
+}
+
+// The agent died after a newer image came and before any runner was made from
+// it: the next one tries it first, too.
+func TestDeathBetweenPullAndSwitch(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, emulator.Options{})
+	s, heard := newShelf(newTagged(t, w), 1000), &eventList{}
+	h := w.runOn(s, heard, nil)
+	w.concluded(w.submit(1), "success")
+	w.proven(h, heard, 0)
+	w.finish(h)
+	s.tag.Store(1) // the bad one
+	s.mu.Lock()
+	s.use(digestOf(1))
+	s.meant["r.example.com/linux:stable"] = digestOf(1)
+	s.mu.Unlock()
+	h = w.runOn(s, heard, nil)
+	w.until("it is rejected", func() bool { return h.Status().Pools[0].Rejected == digestOf(1) })
+	w.concluded(w.submit(2), "success")
+	if all, _ := heard.made(1, ""); all != 2 {
+		t.Errorf("%d runners were made from the bad image, want 2", all)
 	}
 	w.finish(h)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mirego/tasuki/internal/base/backoff"
@@ -244,11 +245,24 @@ func (a *Agent) imageFailed(p *poolState, err error) {
 	if a.poolNamed(p.Spec.Name) != p {
 		return
 	}
-	changed := p.imageErr != err.Error()
-	p.imageErr = err.Error()
-	a.setProblem(imageProblem(p), err.Error())
-	if changed {
+	// Figures in it, such as how much is free, are no news.
+	if a.problems[imageProblem(p)] == "" || !sameWords(p.imageErr, err.Error()) {
+		p.imageErr = err.Error()
+		a.setProblem(imageProblem(p), err.Error())
 		a.emit(event.Event{Kind: event.ImageFailed, Pool: p.Spec.Name, Image: p.Spec.Image, Reason: err.Error(), Failed: true})
 		a.poke()
 	}
+}
+
+// sameWords says whether two texts differ at most in their figures.
+func sameWords(a, b string) bool {
+	words := func(text string) string {
+		return strings.Map(func(r rune) rune {
+			if r >= '0' && r <= '9' {
+				return -1
+			}
+			return r
+		}, text)
+	}
+	return words(a) == words(b)
 }

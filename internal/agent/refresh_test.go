@@ -3,10 +3,14 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/image"
+	"github.com/mirego/tasuki/internal/pool"
 )
 
 // busyRegistry says when it wants to be asked again.
@@ -87,3 +91,21 @@ func TestNeededImages(t *testing.T) {
 		}
 	}
 }
+
+// A failure whose figures alone change is told once.
+func TestAFailureIsToldOnce(t *testing.T) {
+	var told []string
+	a := &Agent{opt: Options{Events: sinkFunc(func(e event.Event) { told = append(told, e.Reason) })}, problems: map[string]string{}, log: slog.New(slog.DiscardHandler), wake: make(chan struct{}, 1)}
+	p := &poolState{Pool: Pool{Spec: pool.Spec{Name: "linux"}}}
+	a.pools = []*poolState{p}
+	for _, text := range []string{"no space: 20 MB, 317 MB free", "no space: 20 MB, 42 MB free", "connection refused", "no space: 20 MB, 42 MB free"} {
+		a.imageFailed(p, errors.New(text))
+	}
+	if want := []string{"no space: 20 MB, 317 MB free", "connection refused", "no space: 20 MB, 42 MB free"}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
+}
+
+type sinkFunc func(event.Event)
+
+func (f sinkFunc) Emit(e event.Event) { f(e) }

@@ -290,3 +290,22 @@ func edit(t *testing.T, path string, off int64) {
 		t.Fatal(err)
 	}
 }
+
+// A clock that was set back leaves images and partials of the future: they go
+// when their room is needed, as all others do.
+func TestClockSetBack(t *testing.T) {
+	s := open(t)
+	img, other := add(t, s, "a"), add(t, s, "b")
+	p := fill(t, s, dig("e"), FileDisk)
+	p.Close()
+	future := time.Now().Add(24 * 365 * time.Hour)
+	for _, path := range []string{img.Dir, filepath.Join(p.Dir(), FileDisk), p.Dir()} {
+		if err := os.Chtimes(path, future, future); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := s.Prune(t.Context(), image.Retention{Floor: math.MaxInt64}, false)
+	if err != nil || len(got.Images) != 2 || got.Images[0].Digest != other.Digest || len(got.Partials) != 1 {
+		t.Errorf("removed %+v, %v; want both images, the one of the future last, and the partial", got, err)
+	}
+}

@@ -438,7 +438,11 @@ func TestAPullThatCannotFitIsRefusedFirst(t *testing.T) {
 	if resp, body := h.send(t, http.MethodPut, "/v2/r/manifests/huge", "application/vnd.oci.image.manifest.v1+json", huge); resp.StatusCode != http.StatusCreated {
 		t.Fatalf("status %d: %s", resp.StatusCode, body)
 	}
-	_, err := transfer.Pull(t.Context(), h.ref("r:huge"), openStore(t), quick())
+	s := openStore(t)
+	_, err := transfer.Pull(t.Context(), h.ref("r:huge"), s, quick())
+	if left, _ := os.ReadDir(filepath.Join(s.Dir(), "partial")); len(left) > 0 {
+		t.Errorf("it left %v behind", left)
+	}
 	if !errors.Is(err, image.ErrNoSpace) || !strings.Contains(err.Error(), "MB free") {
 		t.Errorf("pull = %v", err)
 	}

@@ -94,12 +94,21 @@ func pull(ctx context.Context, ref image.Ref, s *store.Store, opt Options) (imag
 	m.begin(PhasePull, 0)
 	labels, err := c.fill(ctx, digest, s, part.Dir(), m)
 	if err != nil {
+		if errors.Is(err, image.ErrNoSpace) && empty(part) { // nothing is left to go on from
+			err = errors.Join(err, part.Discard())
+		}
 		return image.Local{}, err
 	}
 	m.begin(PhaseFinish, 0)
 	img, err := part.Commit(image.Local{Ref: ref, Labels: labels})
 	m.end()
 	return img, err
+}
+
+// empty says whether nothing of the disk arrived.
+func empty(part *store.Partial) bool {
+	info, err := os.Stat(filepath.Join(part.Dir(), store.FileDisk))
+	return err != nil || info.Size() == 0
 }
 
 // fill makes dir hold everything of the image and returns its labels.
