@@ -91,7 +91,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
-		Deadline:            time.Now().Add(time.Minute), // only to end a story that hangs
+		Deadline:            time.Now().Add(15 * time.Minute), // of all stories together, only to end one that hangs
 		// testscript's own is /no-home, which root could make.
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", filepath.Join(e.WorkDir, "no-home"))
