@@ -56,11 +56,25 @@ apt_get() {
 	return "$status"
 }
 
+# no_services keeps Prometheus and Alertmanager from running as services of this
+# machine, now and after a reboot: tests want the programs alone. A service
+# that somebody has is left as it is.
+no_services() {
+	for unit in prometheus prometheus-alertmanager; do
+		case " $missing " in *" $unit "*) ;; *) continue ;; esac
+		[ ! -e "/etc/systemd/system/$unit.service" ] || continue
+		say "the service $unit is masked; for one of yours: systemctl unmask $unit"
+		as_root mkdir -p /etc/systemd/system
+		as_root ln -s /dev/null "/etc/systemd/system/$unit.service"
+	done
+}
+
 install_packages() {
 	by_hand="apt-get update && apt-get install --no-install-recommends$missing"
 	become_root "$by_hand"
 	say "installing$missing"
 	apt_get update || die "apt-get cannot read its package lists (above)"
+	no_services
 	# shellcheck disable=SC2086 # a list of packages
 	apt_get install --no-install-recommends $missing ||
 		die "apt-get cannot install this (above); once it can, as root: $by_hand"
@@ -85,6 +99,8 @@ check_packages() {
 			say "UEFI is missing: guests of cloud images boot by it"
 			missing="$missing ovmf"
 		fi
+		need promtool prometheus "tests let it check the alerts, and let it scrape agents"
+		need amtool prometheus-alertmanager "tests let it take the alerts"
 		need skopeo skopeo "tests push to our registry and pull from it with it"
 		need ansible-playbook ansible-core "tests let it read the plays of examples/ansible"
 	fi
