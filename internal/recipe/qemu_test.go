@@ -17,7 +17,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/mirego/tasuki/internal/base/proc"
 	"github.com/mirego/tasuki/internal/base/secret"
 	"github.com/mirego/tasuki/internal/guest"
 	"github.com/mirego/tasuki/internal/guest/ssh"
@@ -32,10 +31,10 @@ import (
 	"github.com/mirego/tasuki/internal/vm/qemu"
 )
 
-// cloudDisk is a cloud image of the test's.
-func cloudDisk(t *testing.T, arch string) recipe.Download {
+// cloudDisk is a cloud image for this machine.
+func cloudDisk(t *testing.T) recipe.Download {
 	t.Helper()
-	path, sum := cloudtest.Disk(t, arch)
+	path, sum := cloudtest.Disk(t, runtime.GOARCH)
 	return recipe.Download{URL: path, Checksum: sum}
 }
 
@@ -70,9 +69,9 @@ func (v *view) End(name string, cached bool, took time.Duration, err error) {
 	v.t.Logf("%s: cached %v, took %v, %v", name, cached, took.Round(time.Millisecond), err)
 }
 
-func newQEMU(t *testing.T, home, prefix, arch string) *qemu.Driver {
+func newQEMU(t *testing.T, home, prefix string) *qemu.Driver {
 	t.Helper()
-	d, err := qemu.New(qemu.Options{Home: home, Installation: "recipe-test", Prefix: prefix, Accel: "tcg", Arch: arch})
+	d, err := qemu.New(qemu.Options{Home: home, Installation: "recipe-test", Prefix: prefix, Accel: "tcg"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,30 +98,11 @@ func TestImageOfACloudDisk(t *testing.T) {
 	if os.Getenv("TASUKI_TEST_QEMU") != "1" {
 		t.Skip("needs QEMU: set TASUKI_TEST_QEMU=1")
 	}
-	imageOfACloudDisk(t, runtime.GOARCH)
-}
-
-// TestImageForARM64 is the same for guests of an architecture that this machine
-// emulates.
-func TestImageForARM64(t *testing.T) {
-	if os.Getenv("TASUKI_SOAK") == "" || os.Getenv("TASUKI_TEST_QEMU") != "1" {
-		t.Skip("emulates another architecture for many minutes: set TASUKI_SOAK=1 and TASUKI_TEST_QEMU=1")
-	}
-	for program, pkg := range map[string]string{"qemu-system-aarch64": "qemu-system-arm qemu-efi-aarch64", "qemu-aarch64-static": "qemu-user-static binfmt-support"} {
-		if _, err := proc.Look(program); err != nil {
-			t.Skipf("another architecture is not emulated here: sudo apt-get install %s", pkg)
-		}
-	}
-	imageOfACloudDisk(t, image.ArchARM64)
-}
-
-func imageOfACloudDisk(t *testing.T, arch string) {
-	t.Helper()
 	home := t.TempDir()
-	r := cloudRecipe(t, arch)
+	r := cloudRecipe(t)
 	v := &view{t: t}
 	b, err := recipe.New(recipe.Options{
-		Dir: filepath.Join(home, "build"), Driver: newQEMU(t, filepath.Join(home, "g"), "rt-", arch), Installation: "recipe-test", Prefix: "rt-",
+		Dir: filepath.Join(home, "build"), Driver: newQEMU(t, filepath.Join(home, "g"), "rt-"), Installation: "recipe-test", Prefix: "rt-",
 		Dialer: &ssh.Dialer{Silence: 3 * time.Second, Login: 30 * time.Second}, Sources: sources{&cloud.Cache{Dir: filepath.Join(home, "dl")}},
 		NewKey: ssh.NewKey, View: v, Seed: func(path string, s recipe.Seed) error { return cloud.Seed(s).Write(path) },
 	})
@@ -156,7 +136,7 @@ func imageOfACloudDisk(t *testing.T, arch string) {
 	checkGuest(t, home, throughRegistry(t, home, second.Source))
 }
 
-func cloudRecipe(t *testing.T, arch string) recipe.Recipe {
+func cloudRecipe(t *testing.T) recipe.Recipe {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "run")
 	text := []byte("#!/bin/sh\necho runs as $(id -un) with $ACTIONS_RUNNER_INPUT_JITCONFIG\nexit 7\n")
@@ -165,7 +145,7 @@ func cloudRecipe(t *testing.T, arch string) recipe.Recipe {
 	}
 	sum := sha256.Sum256(text)
 	return recipe.Recipe{
-		Name: "cloudy", OS: image.OSLinux, Arch: arch, User: "runner", Base: recipe.Base{Disk: cloudDisk(t, arch)},
+		Name: "cloudy", OS: image.OSLinux, Arch: runtime.GOARCH, User: "runner", Base: recipe.Base{Disk: cloudDisk(t)},
 		Guest: recipe.Guest{CPUs: 2, MemoryMiB: 1024, DiskGB: 3, Network: vm.Network{Mode: vm.Isolated}},
 		Vars:  map[string]string{"WHAT": "tool"}, Secrets: map[string]secret.String{"TOKEN": secret.New("geheim")},
 		Clean: recipe.Clean{HostKey: true},
@@ -220,7 +200,7 @@ func throughRegistry(t *testing.T, home string, src image.Source) image.Local {
 // checkGuest boots an image as an agent does and runs its runner program.
 func checkGuest(t *testing.T, home string, img image.Local) {
 	t.Helper()
-	d := newQEMU(t, filepath.Join(home, "r"), "rg-", img.Labels[image.LabelArch])
+	d := newQEMU(t, filepath.Join(home, "r"), "rg-")
 	private, public, err := ssh.NewKey()
 	if err != nil {
 		t.Fatal(err)
