@@ -144,7 +144,8 @@ func describeHost(h *doctor.Host, cfg *config.Config) {
 			h.Drivers = append(h.Drivers, s.Driver)
 		}
 		h.Internet = h.Internet || s.Driver == "qemu" && s.Network.Mode == vm.Internet
-		h.Softnet = h.Softnet || s.Driver == "tart"
+		h.Softnet = h.Softnet || s.Driver == "tart" && !s.Machine.OpenNetwork
+		h.Open = h.Open || s.Driver == "tart" && s.Machine.OpenNetwork
 		largest = max(largest, int64(s.MemoryMiB)<<20)
 	}
 	h.GuestMemory = largest * int64(h.Slots)

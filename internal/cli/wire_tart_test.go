@@ -16,6 +16,7 @@ import (
 
 	"github.com/mirego/tasuki/internal/agent"
 	"github.com/mirego/tasuki/internal/config"
+	"github.com/mirego/tasuki/internal/doctor"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/image/transfer"
 	"github.com/mirego/tasuki/internal/vm"
@@ -240,5 +241,21 @@ func TestOwnTransferIntoTartsCache(t *testing.T) {
 	}
 	if left, err := w.images.store.List(); err != nil || len(left) > 0 {
 		t.Errorf("our own store has %v, %v", left, err)
+	}
+}
+
+// The doctor hears which pools need softnet, and which do without a filter.
+func TestDoctorKnowsWhichGuestsAreApart(t *testing.T) {
+	for filter, want := range map[string][2]bool{"softnet": {true, false}, "none": {false, true}} {
+		cfg, err := config.Parse(filepath.Join(t.TempDir(), "c.yaml"), fmt.Appendf(nil,
+			"host: {name: h, home: /h}\ngithub: {url: \"http://127.0.0.1:1\"}\npools: [{name: p, driver: tart, image: r.test/mac:1, scope: o/r, tart: {filter: %s}}]\n", filter))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var h doctor.Host
+		describeHost(&h, cfg)
+		if got := [2]bool{h.Softnet, h.Open}; got != want {
+			t.Errorf("filter %s: softnet and open are %v, want %v", filter, got, want)
+		}
 	}
 }

@@ -54,7 +54,8 @@ type Host struct {
 	Drivers     []string
 	Slots       int
 	GuestMemory int64 // bytes that the guests of all slots take together
-	Softnet     bool  // a pool isolates macOS guests
+	Softnet     bool  // a pool isolates guests of tart
+	Open        bool  // a pool of tart's isolates none
 	Internet    bool  // a pool's QEMU guests reach the internet
 	// Accel is how QEMU's guests run, as a trial boot showed, and AccelReason
 	// why; empty: it was not tried.

@@ -97,9 +97,10 @@ func golden(t *testing.T, file, got string) {
 
 func TestWhatTheHostItselfMakesBad(t *testing.T) {
 	for name, change := range map[string]func(*doctor.Host){
-		"root":         func(h *doctor.Host) { h.UID = 0 },
-		"slots":        func(h *doctor.Host) { h.Slots = 3 },
-		"acceleration": func(h *doctor.Host) { h.Accel, h.AccelReason = "tcg", "a trial boot failed" },
+		"root":          func(h *doctor.Host) { h.UID = 0 },
+		"guest-network": func(h *doctor.Host) { h.Open = true },
+		"slots":         func(h *doctor.Host) { h.Slots = 3 },
+		"acceleration":  func(h *doctor.Host) { h.Accel, h.AccelReason = "tcg", "a trial boot failed" },
 	} {
 		host := "darwin"
 		if name == "acceleration" {

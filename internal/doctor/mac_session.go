@@ -139,6 +139,15 @@ var macNetworkChecks = []check{
 		look: lookAtSoftnet,
 	},
 	{
+		name: "guest-network",
+		why:  "a guest of a public image, whose password everybody knows, can be entered from the other guest and from this host's network",
+		when: func(h Host) bool { return h.Open },
+		look: func(context.Context, Machine, Host) verdict {
+			return byHand(Warning, "a pool has filter: none: nothing keeps its guests from each other and from this network",
+				"write filter: softnet, or use an image with a login of its own")
+		},
+	},
+	{
 		name: "clock",
 		why:  "GitHub refuses runners and Apps whose clock is minutes off",
 		look: func(ctx context.Context, m Machine, _ Host) verdict {
