@@ -40,7 +40,7 @@ func TestAnARM64GuestBoots(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := d.Destroy(t.Context(), spec.Name); err != nil {
+		if err := d.Destroy(t.Context(), "a-one"); err != nil {
 			t.Error(err)
 		}
 	}()
