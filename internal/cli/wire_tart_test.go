@@ -172,7 +172,7 @@ func TestTheLimitOfAMacIsOverAllPools(t *testing.T) {
 		}
 	}
 	err := m.guest(pools[1], "tasuki-d")
-	if err == nil || !strings.Contains(err.Error(), "2 of 2 macOS guests") {
+	if !errors.Is(err, vm.ErrLimit) || errors.Is(err, vm.ErrLeaked) || !strings.Contains(err.Error(), "2 of 2 macOS guests") {
 		t.Errorf("a third macOS guest: %v", err)
 	}
 	if calls, err := tarttest.Calls(m.tartHome, "run"); err != nil || len(calls) != 3 {
