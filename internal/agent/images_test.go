@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -390,6 +392,10 @@ func TestAdoptedGuestsKeepTheirImage(t *testing.T) {
 	}
 	if held := s.anyHeld(); len(held) > 0 {
 		t.Errorf("the agent that ended holds %v", held)
+	}
+	// Nothing but the guest speaks for its image.
+	if err := os.Remove(filepath.Join(w.home, "images.json")); err != nil {
+		t.Fatal(err)
 	}
 	s.tag.Store(2)
 	s.mu.Lock()
