@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,10 +27,12 @@ func TestDemoFromACloudImage(t *testing.T) {
 	}
 	text := regexp.MustCompile(`(?s)\ndisk:\n.*?\n\n`).ReplaceAllString(string(shipped), "\ndisk: {url: "+disk+", "+strings.Replace(sum, ":", ": ", 1)+"}\n\n")
 	file := filepath.Join(t.TempDir(), "cloud.yaml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	job := filepath.Join(t.TempDir(), "job.yml")
+	one := "on: push\njobs:\n  in-it:\n    runs-on: [self-hosted, Linux]\n    steps:\n      - run: test -d /run/systemd/system && echo a cloud image\n"
+	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(job, []byte(one), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, tasuki, "demo", "--slots", "1", "--home", home, "--image-from", file)
+	p := start(t, tasuki, "demo", "--slots", "1", "--home", home, "--image-from", file, job)
 	code, out := p.end(), ""
 	out = p.output()
 	for _, want := range []string{"guest image of recipe demo-cloud, built ", "by its digest", "Jobs: 1 success", "no virtual machine", "no process", "no disk"} {
