@@ -56,7 +56,7 @@ export function lanes(address) {
     for (const lane of bySlot.get(Number(canvas.dataset.slot)) ?? []) {
       for (const s of stretches(lane)) {
         if (s.end < t0) continue;
-        const x = Math.max(0, (s.start - t0) * scale), w = Math.max(1, (s.end - t0) * scale - x);
+        const x = Math.round(Math.max(0, (s.start - t0) * scale)), w = Math.max(1, Math.round((s.end - t0) * scale) - x);
         stretch(ctx, lane, s, x, w, height);
       }
       if (lane.e && lane.e > t0 && scale * 4000 > 1) { // a gap tells one runner from the next
