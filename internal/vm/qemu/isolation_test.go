@@ -30,7 +30,7 @@ import (
 
 // bootTimeout is how long a guest may take to its first answer over SSH, under
 // emulation on a machine that is busy with other tests.
-const bootTimeout = 3 * time.Minute
+const bootTimeout = 8 * time.Minute
 
 // TestAnIsolatedGuestReachesOnlyItsForwards boots the image that we build, logs
 // in with the guest's own key, and tries from within what this host listens on.
