@@ -86,9 +86,11 @@ func (r *program) await(pattern string) {
 }
 
 // end waits for the exit status.
-func (r *program) end() int {
+func (r *program) end() int { r.t.Helper(); return r.endWithin(demoPatience) }
+
+func (r *program) endWithin(patience time.Duration) int {
 	r.t.Helper()
-	timer := time.AfterFunc(demoPatience, func() { _ = r.p.Kill() })
+	timer := time.AfterFunc(patience, func() { _ = r.p.Kill() })
 	defer timer.Stop()
 	state, err := r.p.Wait()
 	if err != nil {
