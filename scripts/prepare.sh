@@ -102,6 +102,9 @@ check_packages() {
 		need promtool prometheus "tests let it check the alerts, and let it scrape agents"
 		need amtool prometheus-alertmanager "tests let it take the alerts"
 		need skopeo skopeo "tests push to our registry and pull from it with it"
+		need chromium chromium "tests look at the console with it"
+		need node nodejs "it drives the browser of the console's tests"
+		need npm npm "it installs what drives that browser"
 		need ansible-playbook ansible-core "tests let it read the plays of examples/ansible"
 	fi
 	[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || {
@@ -189,6 +192,16 @@ install_go() {
 	find_go || die "the Go that was installed into $go_cache does not run"
 }
 
+# install_modules brings what package-lock.json names, for the console's tests.
+install_modules() {
+	web=$here/../internal/console/webtest
+	kept=$web/node_modules/.package-lock.json
+	[ ! -e "$kept" ] || [ "$web/package-lock.json" -nt "$kept" ] || return 0
+	say "installing what drives the browser of the console's tests (18 MB, npm)"
+	(cd "$web" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) ||
+		die "npm cannot install it (above); once it can: cd internal/console/webtest && npm ci"
+}
+
 case $(uname -s) in
 Linux) ;;
 Darwin)
@@ -213,4 +226,5 @@ if [ -n "$missing" ]; then
 fi
 check_user
 find_go || install_go
+[ "$for_what" = demo ] || install_modules
 say "everything is here (Go $(go_version_of "$found_go"))"

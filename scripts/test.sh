@@ -8,7 +8,8 @@ log=bin/test.log
 if [ "$(uname -s)" = Linux ]; then
 	TASUKI_TEST_QEMU=1
 	TASUKI_TEST_CLIENTS=1 # what prepare.sh installs must be there
-	export TASUKI_TEST_QEMU TASUKI_TEST_CLIENTS
+	TASUKI_TEST_BROWSER=1
+	export TASUKI_TEST_QEMU TASUKI_TEST_CLIENTS TASUKI_TEST_BROWSER
 fi
 status=bin/test.status
 {
