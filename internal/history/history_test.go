@@ -467,3 +467,47 @@ func BenchmarkTheLatestFailures(b *testing.B) {
 		}
 	}
 }
+
+// A month in steps, as the console's plots ask for it.
+func BenchmarkSeriesOfAMonth(b *testing.B) {
+	now := time.Now().UTC()
+	h, _ := open(b, filepath.Join(b.TempDir(), "history.db"), history.Options{})
+	fill(b, h, 360_000, 7200*time.Millisecond, now)
+	if err := history.KeepHouse(h, now); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		q := api.RunQuery{Since: now.Add(-30 * 24 * time.Hour).Truncate(12 * time.Hour), Until: now}
+		if steps, err := h.Series(context.Background(), q, 12*time.Hour); err != nil || len(steps) < 60 {
+			b.Fatal(len(steps), err)
+		}
+	}
+}
+
+// Steps add up to what Stats says of the whole time.
+func TestStepsAreTheWhole(t *testing.T) {
+	now := time.Now().UTC()
+	h, _ := open(t, filepath.Join(t.TempDir(), "history.db"), history.Options{})
+	fill(t, h, 500, 10*time.Minute, now)
+	if err := history.KeepHouse(h, now); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []time.Duration{30 * time.Minute, time.Hour, 3 * time.Hour, 24 * time.Hour} {
+		q := api.RunQuery{Since: now.Add(-72 * time.Hour).Truncate(step), Until: now}
+		whole, err := h.Stats(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps, err := h.Series(t.Context(), q, step)
+		if err != nil {
+			t.Fatal(err)
+		}
+		runs, jobs := 0, 0
+		for _, s := range steps {
+			runs, jobs = runs+s.Runs, jobs+s.Jobs
+		}
+		if runs != whole.Runs || jobs != whole.Jobs || runs < 100 {
+			t.Errorf("steps of %v have %d runs and %d jobs, and the whole %d and %d", step, runs, jobs, whole.Runs, whole.Jobs)
+		}
+	}
+}
