@@ -83,7 +83,7 @@ func (h *host) Series(context.Context, api.RunQuery, time.Duration) ([]api.RunSt
 	return nil, nil
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	now := time.Now().UTC()
 	return &host{dir: t.TempDir(), status: api.Status{
 		Host: "mini", Slots: 2, Taken: 1, Started: now.Add(-time.Hour), Now: now,
@@ -97,13 +97,13 @@ func newHost(t *testing.T) *host {
 // world is a console that is served.
 type world struct {
 	*console.Console
-	t    *testing.T
+	t    testing.TB
 	host *host
 	feed *console.Feed
 	root string // http://address
 }
 
-func serve(t *testing.T, h *host, change func(*console.Options)) *world {
+func serve(t testing.TB, h *host, change func(*console.Options)) *world {
 	t.Helper()
 	w := &world{t: t, host: h, feed: new(console.Feed)}
 	opt := console.Options{

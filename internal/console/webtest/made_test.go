@@ -21,6 +21,7 @@ import (
 	"github.com/mirego/tasuki/internal/history"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/runner"
+	"github.com/mirego/tasuki/internal/wait"
 )
 
 // made is an agent whose data are made up.
@@ -138,6 +139,7 @@ func full(t *testing.T) console.Options {
 		}
 	}
 	pools[0].Jobs, pools[0].OldestJob = 3, now.Add(-4*time.Minute)
+	pools[0].Waits = wait.Reason{Code: wait.NoSlot, Text: "no free slot: the host has 6, taken by 3 busy in pool ios, 3 busy in pool linux"}
 	m.status = api.Status{Host: "mac-mini-3", Version: "v1.0.0", Started: now.Add(-76 * time.Hour), Slots: madeSlots, Taken: len(runners), Pools: pools, Runners: runners}
 	feed.Emit(event.Event{Time: now, Kind: event.ImagePulling, Pool: "linux", Image: pools[1].Image, Done: 3_400_000_000, Total: 9_100_000_000})
 	return console.Options{Installation: "full00", Host: m, Status: m.Status, Feed: feed, Runs: past, Log: quiet,
