@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/config"
 )
 
@@ -40,7 +41,7 @@ func newConfigCheck(a *app) *cobra.Command {
 			c, err := config.Load(file)
 			if problems, ok := errors.AsType[config.Problems](err); ok {
 				fmt.Fprintln(a.stderr, problems)
-				fmt.Fprintf(a.stderr, "%s: %s\n", file, count(len(problems), "mistake"))
+				fmt.Fprintf(a.stderr, "%s: %s\n", file, human.Count(len(problems), "mistake"))
 				return errNo
 			}
 			if err != nil {
@@ -49,7 +50,7 @@ func newConfigCheck(a *app) *cobra.Command {
 			for _, w := range c.Warnings() {
 				fmt.Fprintln(a.stderr, "warning:", w)
 			}
-			_, err = fmt.Fprintf(a.stdout, "%s is well: %s, %s on %d slots\n", file, count(len(c.Pools), "pool"), count(waiting(c), "waiting runner"), c.Host.Slots)
+			_, err = fmt.Fprintf(a.stdout, "%s is well: %s, %s on %d slots\n", file, human.Count(len(c.Pools), "pool"), human.Count(waiting(c), "waiting runner"), c.Host.Slots)
 			return err
 		},
 	}
@@ -81,12 +82,4 @@ func newConfigShow(a *app) *cobra.Command {
 			return err
 		},
 	}
-}
-
-// count writes "1 pool" or "2 pools".
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

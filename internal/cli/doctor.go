@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/base/problem"
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/doctor"
@@ -240,7 +241,7 @@ func renderFindings(found []doctor.Finding, style statusStyle) string {
 			label = "      "
 		}
 	}
-	fmt.Fprintf(&b, "\n%s, %s, %d not known, %d well\n", count(counts[doctor.Problem], "problem"), count(counts[doctor.Warning], "warning"),
+	fmt.Fprintf(&b, "\n%s, %s, %d not known, %d well\n", human.Count(counts[doctor.Problem], "problem"), human.Count(counts[doctor.Warning], "warning"),
 		counts[doctor.Unknown], counts[doctor.Well])
 	return b.String()
 }

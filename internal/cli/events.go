@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/event"
 	"github.com/mirego/tasuki/internal/image"
 )
@@ -72,7 +73,7 @@ func eventLine(e event.Event, zone *time.Location) string {
 			parts = append(parts, fmt.Sprintf("%d %% of %d MB", 100*e.Done/e.Total, e.Total/1e6))
 		}
 	case event.ImagePruned:
-		parts = append(parts, bytesText(e.Done))
+		parts = append(parts, human.Bytes(e.Done))
 	}
 	if e.Image != "" && e.Runner == "" { // each runner's image is its pool's
 		parts = append(parts, shortImage(e.Image))
@@ -98,5 +99,5 @@ func seconds(s float64) string {
 	if s < 10 {
 		return fmt.Sprintf("%.1fs", s)
 	}
-	return human(time.Duration(s * float64(time.Second)))
+	return human.Duration(time.Duration(s * float64(time.Second)))
 }

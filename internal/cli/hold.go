@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/mirego/tasuki/internal/base/human"
 )
 
 // defaultHold is how long a guest is kept if nobody says.
@@ -31,7 +33,7 @@ func newHold(a *app) *cobra.Command {
 				fmt.Fprintf(a.stderr, "%s is no longer held: it goes once its job is over\n", args[0])
 				return nil
 			}
-			fmt.Fprintf(a.stderr, "%s stays for %s; look inside with tasuki ssh %s\n", args[0], human(d), args[0])
+			fmt.Fprintf(a.stderr, "%s stays for %s; look inside with tasuki ssh %s\n", args[0], human.Duration(d), args[0])
 			return nil
 		},
 	}

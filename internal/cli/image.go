@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/image/store"
 )
@@ -88,7 +89,7 @@ func (a *app) images() ([]image.Stored, error) {
 
 func imageRow(img image.Stored) []cell {
 	label := func(name string) string { return cmp.Or(img.Labels[name], "?") }
-	used := human(time.Since(img.LastUsed)) + " ago"
+	used := human.Duration(time.Since(img.LastUsed)) + " ago"
 	if img.InUse {
 		used = "now"
 	}
@@ -98,8 +99,8 @@ func imageRow(img image.Stored) []cell {
 	}
 	return []cell{
 		{text: shortDigest(img.Digest)},
-		{text: bytesText(img.Size)},
-		{text: bytesText(img.DiskSize)},
+		{text: human.Bytes(img.Size)},
+		{text: human.Bytes(img.DiskSize)},
 		{text: label(image.LabelOS) + "/" + label(image.LabelArch)},
 		{text: strings.TrimSpace(label(image.LabelRunnerKind) + " " + img.Labels[image.LabelRunnerVersion])},
 		{text: used},

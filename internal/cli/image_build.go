@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/config/recipefile"
 	"github.com/mirego/tasuki/internal/guest/ssh"
@@ -121,7 +122,7 @@ func (a *app) buildImage(ctx context.Context, path string, f buildFlags) error {
 	if err != nil {
 		return a.buildError(err, built, f.keep)
 	}
-	fmt.Fprintf(a.stderr, "%s is built in %v: %s run, %d not changed\n", r.Name, time.Since(began).Round(100*time.Millisecond), count(len(built.Ran), "step"), len(built.Cached))
+	fmt.Fprintf(a.stderr, "%s is built in %v: %s run, %d not changed\n", r.Name, time.Since(began).Round(100*time.Millisecond), human.Count(len(built.Ran), "step"), len(built.Cached))
 	return w.deliver(ctx, built.Source, names, sources)
 }
 

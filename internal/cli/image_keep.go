@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/image/store"
 	"github.com/mirego/tasuki/internal/image/transfer"
@@ -175,6 +176,6 @@ func (a *app) tellVerified(r verifyResult, err error, asJSON, quiet bool) {
 	case err != nil:
 		a.complain(err, "tasuki image rm "+shortDigest(r.Digest)+", then pull it again")
 	case !quiet:
-		fmt.Fprintf(a.stdout, "%s is what its digest says (%s read)\n", shortDigest(r.Digest), bytesText(r.Bytes))
+		fmt.Fprintf(a.stdout, "%s is what its digest says (%s read)\n", shortDigest(r.Digest), human.Bytes(r.Bytes))
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/image/transfer"
@@ -132,11 +133,11 @@ func (a *app) told(f *moveFlags, m moved, verb string) error {
 		return a.printJSON(m)
 	}
 	if !f.quiet {
-		text := fmt.Sprintf("%s %s: %s in %s", verb, m.Ref, bytesText(m.Bytes-m.Reused), took(time.Duration(m.Millis)*time.Millisecond))
+		text := fmt.Sprintf("%s %s: %s in %s", verb, m.Ref, human.Bytes(m.Bytes-m.Reused), took(time.Duration(m.Millis)*time.Millisecond))
 		if m.Bytes == 0 {
 			text = fmt.Sprintf("%s is here already", m.Ref)
 		} else if m.Reused > 0 {
-			text += fmt.Sprintf(", %s did not have to move", bytesText(m.Reused))
+			text += fmt.Sprintf(", %s did not have to move", human.Bytes(m.Reused))
 		}
 		fmt.Fprintln(a.stderr, text)
 	}
@@ -149,7 +150,7 @@ func took(d time.Duration) string {
 	if d < 10*time.Second {
 		return fmt.Sprintf("%.1f s", d.Seconds())
 	}
-	return human(d)
+	return human.Duration(d)
 }
 
 // diskFlags describe a disk that is no image yet.
@@ -314,7 +315,7 @@ func newImageCopy(a *app) *cobra.Command {
 				return a.printJSON(done)
 			}
 			if !f.quiet {
-				fmt.Fprintf(a.stderr, "copied %s to %s: %s in %s, %d of its blobs were there\n", args[0], args[1], bytesText(done.Bytes), took(time.Since(start)), done.Present)
+				fmt.Fprintf(a.stderr, "copied %s to %s: %s in %s, %d of its blobs were there\n", args[0], args[1], human.Bytes(done.Bytes), took(time.Since(start)), done.Present)
 			}
 			_, err = fmt.Fprintln(a.stdout, done.Digest)
 			return err

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/image/transfer"
 )
 
@@ -75,16 +76,16 @@ func (v *transferView) line(p transfer.Progress, now time.Time) string {
 		return word
 	}
 	share := float64(p.Done) / float64(p.Total)
-	text := fmt.Sprintf("%s %3.0f %%  %s of %s", word, 100*share, bytesText(p.Done), bytesText(p.Total))
+	text := fmt.Sprintf("%s %3.0f %%  %s of %s", word, 100*share, human.Bytes(p.Done), human.Bytes(p.Total))
 	if p.Reused > 0 {
-		text += fmt.Sprintf(", %s not moved", bytesText(p.Reused))
+		text += fmt.Sprintf(", %s not moved", human.Bytes(p.Reused))
 	}
 	// Rate and rest are told once there is something to reckon with.
 	if took := now.Sub(v.started); took >= time.Second && p.Done > v.base {
 		rate := float64(p.Done-v.base) / took.Seconds()
-		text += fmt.Sprintf(", %s/s", bytesText(int64(rate)))
+		text += fmt.Sprintf(", %s/s", human.Bytes(int64(rate)))
 		if left := float64(p.Total-p.Done) / rate; left >= 1 {
-			text += fmt.Sprintf(", %s left", human(time.Duration(left*float64(time.Second))))
+			text += fmt.Sprintf(", %s left", human.Duration(time.Duration(left*float64(time.Second))))
 		}
 	}
 	if v.bar && v.columns > len(text)+14 {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mirego/tasuki/internal/agent"
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/image/store"
@@ -160,7 +161,7 @@ func (a *app) printPruned(done image.Pruned, kept []keptImage, view pruneView) {
 			fmt.Fprintln(a.stdout, img.Digest)
 			continue
 		}
-		fmt.Fprintf(a.stdout, "%s %s  %s  used %s ago  %s\n", verb, shortDigest(img.Digest), bytesText(img.Size), human(time.Since(img.LastUsed)), img.Ref)
+		fmt.Fprintf(a.stdout, "%s %s  %s  used %s ago  %s\n", verb, shortDigest(img.Digest), human.Bytes(img.Size), human.Duration(time.Since(img.LastUsed)), img.Ref)
 	}
 	if view.quiet {
 		return
@@ -170,8 +171,8 @@ func (a *app) printPruned(done image.Pruned, kept []keptImage, view pruneView) {
 	}
 	if view.dry {
 		for _, img := range kept {
-			fmt.Fprintf(a.stdout, "would keep %s  %s  %s: %s\n", shortDigest(img.Digest), bytesText(img.Size), img.Ref, img.Why)
+			fmt.Fprintf(a.stdout, "would keep %s  %s  %s: %s\n", shortDigest(img.Digest), human.Bytes(img.Size), img.Ref, img.Why)
 		}
 	}
-	fmt.Fprintf(a.stderr, "%s %s for %s; %s are free\n", verb, count(len(done.Images), "image"), bytesText(done.Freed), bytesText(done.Free))
+	fmt.Fprintf(a.stderr, "%s %s for %s; %s are free\n", verb, human.Count(len(done.Images), "image"), human.Bytes(done.Freed), human.Bytes(done.Free))
 }

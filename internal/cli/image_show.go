@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/image"
 	"github.com/mirego/tasuki/internal/image/transfer"
 )
@@ -84,10 +85,10 @@ func printInspection(out io.Writer, in transfer.Inspection) error {
 	}
 	line("digest", "%s", in.Digest)
 	line("guest", "%s/%s", orUnknown(in.Labels[image.LabelOS]), orUnknown(in.Labels[image.LabelArch]))
-	line("disk", "%s, %s of it zeros", bytesText(in.DiskSize), bytesText(in.Zeros))
-	line("download", "%s in %d layers of up to %s", bytesText(in.Download), in.Layers, bytesText(in.LargestLayer))
+	line("disk", "%s, %s of it zeros", human.Bytes(in.DiskSize), human.Bytes(in.Zeros))
+	line("download", "%s in %d layers of up to %s", human.Bytes(in.Download), in.Layers, human.Bytes(in.LargestLayer))
 	if !in.UploadTime.IsZero() {
-		line("pushed", "%s, %s ago", in.UploadTime.Format(time.RFC3339), human(time.Since(in.UploadTime)))
+		line("pushed", "%s, %s ago", in.UploadTime.Format(time.RFC3339), human.Duration(time.Since(in.UploadTime)))
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.Labels)) {
 		line("label", "%s=%s", name, oneLine(in.Labels[name]))
@@ -143,8 +144,8 @@ func printDifference(out io.Writer, d transfer.Difference, both [2]transfer.Insp
 	if d.From == d.To {
 		fmt.Fprintf(&b, "they are the same image, %s\n", d.To)
 	} else {
-		fmt.Fprintf(&b, "fetch  %s in %d layers, for %s of the disk\n", bytesText(d.FetchBytes), d.Fetch, bytesText(d.FetchRaw))
-		fmt.Fprintf(&b, "have   %s of the disk in %d layers\n", bytesText(d.HaveRaw), d.Have)
+		fmt.Fprintf(&b, "fetch  %s in %d layers, for %s of the disk\n", human.Bytes(d.FetchBytes), d.Fetch, human.Bytes(d.FetchRaw))
+		fmt.Fprintf(&b, "have   %s of the disk in %d layers\n", human.Bytes(d.HaveRaw), d.Have)
 	}
 	for _, name := range d.Labels {
 		fmt.Fprintf(&b, "label  %s: %q is now %q\n", name, both[0].Labels[name], both[1].Labels[name])

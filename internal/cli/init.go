@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mirego/tasuki/internal/base/atomicfile"
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/base/machine"
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/github"
@@ -148,7 +149,7 @@ func (a *app) writeConfig(f initFlags, file string) error {
 	}
 	p := cfg.Pools[0]
 	fmt.Fprintf(a.stdout, "wrote %s: pool %q for %s, %s of %s and %s each\n",
-		file, p.Name, p.Scope, count(cfg.Host.Slots, "slot"), count(p.CPUs, "processor"), p.Memory)
+		file, p.Name, p.Scope, human.Count(cfg.Host.Slots, "slot"), human.Count(p.CPUs, "processor"), p.Memory)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/config"
 	"github.com/mirego/tasuki/internal/registry"
 )
@@ -130,19 +131,5 @@ func printGarbage(w io.Writer, r registry.Report) {
 	for _, m := range r.Manifests {
 		fmt.Fprintln(w, verb, "image", m)
 	}
-	fmt.Fprintf(w, "%s %d tags, %d images and %d blobs of %s\n", verb, len(r.Tags), len(r.Manifests), r.Blobs, bytesText(r.Bytes))
-}
-
-// bytesText writes an amount as people read it, in units of 1000.
-func bytesText(n int64) string {
-	switch f := float64(n); {
-	case n < 1000:
-		return fmt.Sprintf("%d B", n)
-	case n < 1000_000:
-		return fmt.Sprintf("%.0f kB", f/1e3)
-	case n < 1000_000_000:
-		return fmt.Sprintf("%.1f MB", f/1e6)
-	default:
-		return fmt.Sprintf("%.1f GB", f/1e9)
-	}
+	fmt.Fprintf(w, "%s %d tags, %d images and %d blobs of %s\n", verb, len(r.Tags), len(r.Manifests), r.Blobs, human.Bytes(r.Bytes))
 }

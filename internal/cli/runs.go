@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mirego/tasuki/internal/api"
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/config"
 )
 
@@ -92,10 +93,10 @@ func runTable(runs []api.Run, now time.Time, style statusStyle) string {
 		result, colour := resultOf(r)
 		waited, took := "-", "-"
 		if !r.Job.Queued.IsZero() && !r.Job.Started.IsZero() {
-			waited = human(r.Job.Started.Sub(r.Job.Queued))
+			waited = human.Duration(r.Job.Started.Sub(r.Job.Queued))
 		}
 		if !r.Busy.IsZero() {
-			took = human(firstKnown(r.Done, r.Ended, now).Sub(r.Busy))
+			took = human.Duration(firstKnown(r.Done, r.Ended, now).Sub(r.Busy))
 		}
 		what := jobText(r.Job)
 		if r.Failed {
@@ -139,9 +140,9 @@ func resultOf(r api.Run) (word, colour string) {
 // statsText writes statistics for a person.
 func statsText(s api.RunStats, slots int, style statusStyle) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s ended, with %s; %s failed\n", count(s.Runs, "runner"), count(s.Jobs, "job"), count(s.Failed, "runner"))
+	fmt.Fprintf(&b, "%s ended, with %s; %s failed\n", human.Count(s.Runs, "runner"), human.Count(s.Jobs, "job"), human.Count(s.Failed, "runner"))
 	if span := s.Until.Sub(s.Since).Seconds(); slots > 0 && span > 0 && !s.Since.IsZero() {
-		fmt.Fprintf(&b, "%.0f %% of the time of %s went to jobs\n", 100*s.Busy/(span*float64(slots)), count(slots, "slot"))
+		fmt.Fprintf(&b, "%.0f %% of the time of %s went to jobs\n", 100*s.Busy/(span*float64(slots)), human.Count(slots, "slot"))
 	}
 	rows := [][]cell{header("", "COUNT", "P50", "P90", "P95", "P99", "MAX")}
 	for _, line := range []struct {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/api"
+	"github.com/mirego/tasuki/internal/base/human"
 )
 
 // imageTable shows what image each pool is on, and what happens to it; nothing
@@ -34,9 +35,9 @@ func imageTable(s api.Status, style statusStyle) string {
 func imageAge(p api.Pool, now time.Time) string {
 	switch {
 	case !p.ImageBuilt.IsZero():
-		return human(now.Sub(p.ImageBuilt))
+		return human.Duration(now.Sub(p.ImageBuilt))
 	case !p.ImageArrived.IsZero():
-		return "here " + human(now.Sub(p.ImageArrived))
+		return "here " + human.Duration(now.Sub(p.ImageArrived))
 	}
 	return "-"
 }
@@ -54,12 +55,12 @@ func imageState(p api.Pool, now time.Time) (text, colour string) {
 		parts = append(parts, "trying "+shortDigest(p.Trying))
 	}
 	if d := p.Pulling; d != nil {
-		text := fmt.Sprintf("pulling for %s", human(now.Sub(d.Since)))
+		text := fmt.Sprintf("pulling for %s", human.Duration(now.Sub(d.Since)))
 		if d.Total > 0 {
-			text = fmt.Sprintf("pulling %d %% of %s", 100*d.Done/d.Total, bytesText(d.Total))
+			text = fmt.Sprintf("pulling %d %% of %s", 100*d.Done/d.Total, human.Bytes(d.Total))
 		}
 		if d.Reused > 0 {
-			text += fmt.Sprintf(" (%s were here)", bytesText(d.Reused))
+			text += fmt.Sprintf(" (%s were here)", human.Bytes(d.Reused))
 		}
 		parts = append(parts, text)
 	}

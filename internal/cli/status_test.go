@@ -106,17 +106,6 @@ func TestStatusNeverWrapsWhereItCanHelpIt(t *testing.T) {
 	}
 }
 
-func TestHumanDurations(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		-time.Second: "0s", 59 * time.Second: "59s", time.Minute: "1m", 62 * time.Second: "1m 2s",
-		time.Hour: "1h", 26 * time.Hour: "1d 2h", 49*time.Hour + time.Minute: "2d 1h", time.Hour + 5*time.Second: "1h",
-	} {
-		if got := human(d); got != want {
-			t.Errorf("human(%v) = %q, want %q", d, got, want)
-		}
-	}
-}
-
 func TestEventLines(t *testing.T) {
 	at := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
 	events := []event.Event{

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/mirego/tasuki/internal/api"
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/runner"
 )
 
@@ -38,9 +39,9 @@ func (s statusStyle) paint(code, text string) string {
 // then the runners.
 func renderStatus(s api.Status, style statusStyle) string {
 	var b strings.Builder
-	head := fmt.Sprintf("%s  %d of %s taken, up %s", style.paint(bold, s.Host), s.Taken, count(s.Slots, "slot"), human(s.Now.Sub(s.Started)))
+	head := fmt.Sprintf("%s  %d of %s taken, up %s", style.paint(bold, s.Host), s.Taken, human.Count(s.Slots, "slot"), human.Duration(s.Now.Sub(s.Started)))
 	if s.Leaked > 0 {
-		head += "  " + style.paint(red, count(s.Leaked, "slot")+" leaked")
+		head += "  " + style.paint(red, human.Count(s.Leaked, "slot")+" leaked")
 	}
 	switch {
 	case s.Stopping:
@@ -76,7 +77,7 @@ func releaseTable(s api.Status, style statusStyle) string {
 			if at.IsZero() {
 				return never
 			}
-			return human(s.Now.Sub(at)) + " ago"
+			return human.Duration(s.Now.Sub(at)) + " ago"
 		}
 		rows = append(rows, []cell{
 			{text: r.OS + " " + r.Arch}, {text: cmp.Or(r.Version, "none yet")}, {text: ago(r.Published, "-"), colour: dim},
@@ -128,7 +129,7 @@ func runnerTable(s api.Status, style statusStyle) string {
 	for _, r := range runners {
 		rows = append(rows, []cell{
 			{text: r.Name}, {text: r.Pool}, {text: string(r.State), colour: stateColour(r)},
-			{text: human(s.Now.Sub(r.Since)), colour: dim}, {text: cmp.Or(jobText(r.Job), "-")},
+			{text: human.Duration(s.Now.Sub(r.Since)), colour: dim}, {text: cmp.Or(jobText(r.Job), "-")},
 			{text: reasonText(r, s.Now), colour: reasonColour(r)},
 		})
 	}
@@ -189,7 +190,7 @@ func reasonText(r api.Runner, now time.Time) string {
 		text = r.Failure
 	}
 	if r.State == runner.Held && r.Hold.After(now) {
-		text = strings.TrimSuffix("for "+human(r.Hold.Sub(now))+" more; "+text, "; ")
+		text = strings.TrimSuffix("for "+human.Duration(r.Hold.Sub(now))+" more; "+text, "; ")
 	}
 	if text == "" && (r.State == runner.Idle || r.State == runner.Busy) {
 		text = r.Way
@@ -262,27 +263,4 @@ func oneLine(text string) string {
 		return r
 	}, text)
 	return strings.Join(strings.Fields(clean), " ")
-}
-
-// human writes a duration as people say it: its two largest units at most.
-func human(d time.Duration) string {
-	d = max(d, 0)
-	if d < time.Minute {
-		return fmt.Sprintf("%ds", d/time.Second)
-	}
-	units := []struct {
-		size time.Duration
-		name string
-	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}}
-	for i, u := range units {
-		if d < u.size {
-			continue
-		}
-		text := fmt.Sprintf("%d%s", d/u.size, u.name)
-		if next := units[i+1]; d%u.size >= next.size {
-			text += fmt.Sprintf(" %d%s", d%u.size/next.size, next.name)
-		}
-		return text
-	}
-	return ""
 }

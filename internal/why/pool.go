@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mirego/tasuki/internal/api"
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/wait"
 )
 
@@ -109,7 +110,7 @@ func ofWait(p api.Pool, h Host, now time.Time) Answer {
 	switch a.Reason {
 	case Pulling:
 		if pull, ok := h.Pulls[p.Name]; ok && pull.Total > 0 {
-			a.Text = fmt.Sprintf("its image %s is on its way: %s of %s%s", p.Image, size(pull.Done), size(pull.Total), ago(pull.At, now))
+			a.Text = fmt.Sprintf("its image %s is on its way: %s of %s%s", p.Image, human.Bytes(pull.Done), human.Bytes(pull.Total), ago(pull.At, now))
 		}
 	case NoSlot, Most, Yielded:
 		a.Details = taken(h.Status, now)
@@ -177,16 +178,3 @@ func ago(t, now time.Time) string {
 }
 
 func list(labels []string) string { return "[" + strings.Join(labels, ", ") + "]" }
-
-// size is bytes as people read them.
-func size(n int64) string {
-	for _, u := range []struct {
-		bytes int64
-		name  string
-	}{{1e9, "GB"}, {1e6, "MB"}, {1e3, "kB"}} {
-		if n >= u.bytes {
-			return fmt.Sprintf("%.1f %s", float64(n)/float64(u.bytes), u.name)
-		}
-	}
-	return fmt.Sprintf("%d B", n)
-}

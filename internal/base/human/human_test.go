@@ -9,8 +9,8 @@ import (
 
 func TestAmountsAsPeopleSayThem(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		-time.Second: "0s", 1900 * time.Millisecond: "1s", 60 * time.Second: "1m", 61 * time.Second: "1m 1s",
-		time.Hour: "1h", 2*time.Hour + 5*time.Minute + time.Second: "2h 5m", 49 * time.Hour: "2d 1h",
+		-time.Second: "0s", 1900 * time.Millisecond: "1s", 59 * time.Second: "59s", 60 * time.Second: "1m", 61 * time.Second: "1m 1s",
+		time.Hour: "1h", time.Hour + 5*time.Second: "1h", 26 * time.Hour: "1d 2h", 2*time.Hour + 5*time.Minute + time.Second: "2h 5m", 49 * time.Hour: "2d 1h",
 	} {
 		if got := human.Duration(d); got != want {
 			t.Errorf("Duration(%v) is %q, want %q", d, got, want)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mirego/tasuki/internal/base/human"
 	"github.com/mirego/tasuki/internal/runner"
 )
 
@@ -83,7 +84,7 @@ func (v *View) reportStep(j Job, s Step) {
 		v.say(rule + v.logLine(cut(line, columns)))
 	}
 	if left > 0 {
-		v.say(rule + v.paint(dim, fmt.Sprintf("%s %s left out; the whole log: %s", v.marks.dots, count(left, "line"), j.LogFile)))
+		v.say(rule + v.paint(dim, fmt.Sprintf("%s %s left out; the whole log: %s", v.marks.dots, human.Count(left, "line"), j.LogFile)))
 	}
 	for _, line := range tail {
 		v.say(rule + v.logLine(cut(line, columns)))
