@@ -197,6 +197,7 @@ func (a *Agent) setPools(pools []Pool) error {
 			s.drained = old.drained
 			s.deprecated = old.deprecated
 			s.hungry, s.contented, s.yielded = old.hungry, old.contented, old.yielded
+			s.waiting = old.waiting
 			if old.Images == p.Images && old.Driver == p.Driver {
 				// Another reference means another image to try, no more.
 				s.image, s.from, s.hasImage, s.works, s.held, old.held = old.image, old.from, old.hasImage, old.works, old.held, nil

@@ -33,6 +33,9 @@ const (
 	rebootAgain = time.Hour
 	// rebootCall bounds the command.
 	rebootCall = time.Minute
+	// rebootDrains bounds how long the host takes no jobs for a reboot that
+	// cannot be: a guest that nothing ends would keep it so for ever.
+	rebootDrains = 30 * time.Minute
 )
 
 // rebootFile holds when the agent rebooted the host last.
@@ -47,6 +50,8 @@ type rebooting struct {
 	last    time.Time // when the host was told to reboot
 	before  time.Time // no try before
 	drains  bool      // nothing starts, so that the host can go
+	drained time.Time // when that began
+	others  int       // guests of other programs and people, over all drivers
 	ordered bool      // the command runs, or has ended well
 }
 
@@ -77,11 +82,24 @@ func (a *Agent) considerReboot(now time.Time) {
 	if len(a.opt.Reboot) == 0 {
 		return
 	}
-	o := outlook{now: now, patience: a.opt.LeakLasts, stopping: a.stopping}
-	for _, k := range a.keepers {
-		s := k.record().State
+	o := outlook{now: now, patience: a.opt.LeakLasts, stopping: a.stopping, working: a.rebooting.others > 0}
+	see := func(s runner.State) {
 		o.working = o.working || s == runner.Busy || s == runner.Held
 		o.occupied = o.occupied || s != runner.Lingering && s != runner.Gone
+	}
+	for _, k := range a.keepers {
+		see(k.record().State)
+	}
+	for _, rec := range a.stranded { // left alone, and at work all the same
+		see(rec.State)
+	}
+	for _, d := range a.drivers { // guests whose records were lost
+		o.occupied = o.occupied || slices.ContainsFunc(d.guests, func(g vm.Instance) bool { return a.keepers[g.Name] == nil })
+	}
+	if a.rebooting.drains && !a.rebooting.ordered && now.Sub(a.rebooting.drained) > rebootDrains {
+		a.rebooting.before = now.Add(rebootAgain)
+		a.setProblem(rebootProblem, fmt.Sprintf("slots have leaked, and guests did not go within %v; next try at %s",
+			rebootDrains, a.rebooting.before.UTC().Format("15:04:05 UTC")))
 	}
 	drain, reboot := a.rebooting.plan(o)
 	if a.rebooting.ordered && !drain {
@@ -93,7 +111,7 @@ func (a *Agent) considerReboot(now time.Time) {
 	if drain != a.rebooting.drains {
 		// Listeners are not told: what GitHub gives us meanwhile waits for the host,
 		// and what is queued while a set takes nothing may never come.
-		a.rebooting.drains = drain
+		a.rebooting.drains, a.rebooting.drained = drain, now
 		if drain {
 			a.emit(event.Event{Kind: event.HostDraining, Reason: "slots leaked, and nobody is at work: the host reboots"})
 		} else {
@@ -161,17 +179,19 @@ func (a *Agent) readReboot() {
 func (a *Agent) seeSlots() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	leaked, reasons := 0, map[string]string{} // by driver: several may have one name
+	leaked, others, reasons := 0, 0, map[string]string{} // by driver: several may have one name
 	for d := range a.drivers {
 		if c, ok := d.(vm.SlotCounter); ok {
 			s := c.Slots()
 			leaked += s.Leaked
+			others += s.Others
 			reasons[driverName(d)] = strings.TrimPrefix(reasons[driverName(d)]+"; "+s.Reason, "; ")
 		}
 	}
 	for name, reason := range reasons {
 		a.setProblem("slots of driver "+name, strings.TrimSuffix(reason, "; "))
 	}
+	a.rebooting.others = others
 	if leaked == a.rebooting.leaked {
 		return
 	}

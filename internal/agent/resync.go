@@ -13,6 +13,9 @@ const (
 	fleetCalls = 1250
 	// listPage is how many runners come with one call.
 	listPage = 100
+	// hostRunners is how many runners a host is taken to have that has fewer now:
+	// what Apple's licence lets a Mac run. One that waits for jobs may have none.
+	hostRunners = 2
 	// slowestResync bounds the pause: what nobody backs must go some day.
 	slowestResync = time.Hour
 )
@@ -42,7 +45,7 @@ func (a *Agent) resyncPause(s *scopeState) time.Duration {
 // how many there are, how many of them belong to hosts like this one, and how
 // many to this one.
 func fleetPause(runners, fleet, kept int) time.Duration {
-	hosts := max(1, fleet/max(kept, 1))
+	hosts := max(1, fleet/max(kept, hostRunners))
 	pages := runners/listPage + 1
 	return time.Hour * time.Duration(hosts*pages) / fleetCalls
 }

@@ -291,9 +291,11 @@ func (k *keeper) busy(ctx context.Context) (runner.State, string, error) {
 			k.learn(ctx)
 		case <-check.C:
 			k.mu.Lock()
-			missing := k.remote.missing
+			missing, at := k.remote.missing, k.remote.at
 			k.mu.Unlock()
-			if !missing.IsZero() && time.Since(missing) > lostBusyAfter {
+			// Two lists at least: they are far apart where there are many hosts, and
+			// one that is taken while runners go may lack another.
+			if !missing.IsZero() && at.Sub(missing) > lostBusyAfter {
 				return runner.Leaving, "GitHub no longer lists the runner: its job is over", nil
 			}
 		}

@@ -42,7 +42,7 @@ func newMonitoringExport(a *app) *cobra.Command {
 		Short: "Write the files that watch your hosts",
 		Long: "Write the configuration of a Prometheus, an Alertmanager, a Grafana and a Loki for your hosts into DIR:\n" +
 			"dashboards, alerts, a compose file that starts all four, and what sends a host's logs to Loki. Files that are\n" +
-			"there are written anew, but for those in DIR/secrets. A host is [NAME=][https://]ADDRESS[:PORT]; NAME is host.name\n" +
+			"there are written anew, but for alertmanager.yml and those in DIR/secrets, which you fill in. A host is [NAME=][https://]ADDRESS[:PORT]; NAME is host.name\n" +
 			"of its configuration, the port is that of metrics.listen (9464 where none is given).",
 		Example: "  tasuki monitoring export monitoring --host rack-1=10.0.0.5 --host rack-2=10.0.0.6 --token-file /etc/tasuki/metrics-token",
 		Args:    cobra.ExactArgs(1),
@@ -95,7 +95,7 @@ func (a *app) exportMonitoring(cmd *cobra.Command, dir string, o exportOptions) 
 	for _, f := range files {
 		if f.Path == bundle.TokenFile && token != "" {
 			f.Data = []byte(token)
-		} else if kept, err := secretIsThere(dir, f); kept || err != nil {
+		} else if kept, err := isThere(dir, f); kept || err != nil {
 			if err != nil {
 				return err
 			}
@@ -117,9 +117,12 @@ func (a *app) exportMonitoring(cmd *cobra.Command, dir string, o exportOptions) 
 
 const secretsFolder = "secrets/"
 
-// secretIsThere says whether a file is a secret that somebody has filled in.
-func secretIsThere(dir string, f bundle.File) (bool, error) {
-	if !strings.HasPrefix(f.Path, secretsFolder) {
+// filledIn is a file in which a person writes whom alerts go to.
+const filledIn = "alertmanager/alertmanager.yml"
+
+// isThere says whether a file is one that somebody fills in, and is there.
+func isThere(dir string, f bundle.File) (bool, error) {
+	if !strings.HasPrefix(f.Path, secretsFolder) && f.Path != filledIn {
 		return false, nil
 	}
 	_, err := os.Stat(filepath.Join(dir, filepath.FromSlash(f.Path)))
@@ -143,6 +146,11 @@ func writeBundled(dir string, f bundle.File) error {
 	}
 	if err := os.MkdirAll(filepath.Dir(path), mode); err != nil {
 		return fmt.Errorf("cannot write the files: %w", err)
+	}
+	if mode == 0o700 { // also one that was there
+		if err := os.Chmod(filepath.Dir(path), mode); err != nil {
+			return fmt.Errorf("cannot write the files: %w", err)
+		}
 	}
 	return atomicfile.Write(path, f.Data, 0o644)
 }

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -35,6 +36,8 @@ type tartImages struct {
 	mu    sync.Mutex
 	book  tartBook
 	given map[string]bool // references that were answered once
+	holds map[string]int  // by digest
+	going map[string]bool // digests that are being removed
 	room  func(ctx context.Context, need int64) error
 }
 
@@ -57,7 +60,7 @@ type tartPulled struct {
 }
 
 func newTartImages(d *tart.Driver, registry *registryImages, file string) (*tartImages, error) {
-	t := &tartImages{driver: d, registry: registry, file: file, log: registry.log, given: map[string]bool{}}
+	t := &tartImages{driver: d, registry: registry, file: file, log: registry.log, given: map[string]bool{}, holds: map[string]int{}, going: map[string]bool{}}
 	data, err := os.ReadFile(file)
 	switch {
 	case err == nil:
@@ -172,11 +175,19 @@ func (t *tartImages) newest(ctx context.Context, ref image.Ref, last tartMeant, 
 // was copied.
 func (t *tartImages) transfer(ctx context.Context, ref image.Ref, progress func(image.Progress)) error {
 	s := t.registry.store
+	_, err := s.Get(ref.Digest())
+	ours := errors.Is(err, image.ErrNotFound) // else somebody wanted it there
 	img, err := transfer.Pull(ctx, ref, s, t.registry.options(ctx, ref, progress))
 	if err != nil {
 		return err
 	}
-	if err := t.driver.Admit(ctx, ref, img); err != nil {
+	release, err := s.Hold(ref.Digest())
+	if err != nil {
+		return err
+	}
+	err = t.driver.Admit(ctx, ref, img)
+	release()
+	if err != nil || !ours {
 		return err
 	}
 	if err := s.Remove(ref.Digest()); err != nil && !errors.Is(err, image.ErrInUse) {
@@ -202,13 +213,15 @@ func (t *tartImages) makeRoom(ctx context.Context, about transfer.Inspection, th
 	t.mu.Lock()
 	room := t.room
 	t.mu.Unlock()
+	var noRoom error // it counts only where room lacks
 	if room != nil {
-		if err := room(ctx, need+spare); err != nil {
-			return fmt.Errorf("cannot free %d MB for its disk: %w", need>>20, err)
-		}
+		noRoom = room(ctx, need+spare)
 	}
 	if free, err = t.free(); err != nil || free >= need+spare {
 		return err
+	}
+	if noRoom != nil {
+		return fmt.Errorf("cannot free %d MB for its disk: %w", need>>20, noRoom)
 	}
 	return fmt.Errorf("%w: its disk may take %d MB more, and tart's cache has %d MB, of which %d MB are to stay free; tart list says what is there, tart prune removes what others pulled",
 		image.ErrNoSpace, need>>20, free>>20, spare>>20)
@@ -232,18 +245,38 @@ func (t *tartImages) Local(ref string) (image.Local, bool) {
 }
 
 // Hold implements agent.ImageStore. A clone under tart needs its image no more,
-// and nobody but this agent removes what it brought: the agent's own word is
-// enough.
+// and nobody but this agent removes what it brought, so a count is enough.
 func (t *tartImages) Hold(digest string) (release func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.going[digest] {
+		return nil, fmt.Errorf("cannot hold image %s, which is being removed: %w", digest, image.ErrNotFound)
+	}
+	t.holds[digest]++
 	for name, p := range t.book.Pulled {
 		if ref, err := image.Parse(name); err == nil && ref.Digest() == digest {
 			p.Used = time.Now().UTC()
 			t.book.Pulled[name] = p // written with the next change: it is only an order
 		}
 	}
-	return func() {}, nil
+	return sync.OnceFunc(func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.holds[digest]--; t.holds[digest] <= 0 {
+			delete(t.holds, digest)
+		}
+	}), nil
+}
+
+// claim says whether an image may be removed now; nobody can hold it then.
+func (t *tartImages) claim(digest string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.holds[digest] > 0 {
+		return false
+	}
+	t.going[digest] = true
+	return true
 }
 
 // AskRoom implements agent.ImageStore.
@@ -255,34 +288,49 @@ func (t *tartImages) AskRoom(room func(ctx context.Context, need int64) error) {
 
 // Prune implements agent.ImageStore: of what was brought here, and nothing else.
 func (t *tartImages) Prune(ctx context.Context, keep image.Retention) (done image.Pruned, err error) {
-	before, err := t.free()
+	before, freeErr := t.free()
 	done.Free = before
-	for err == nil && done.Free < keep.Floor {
-		excess := keep.Excess(t.stored(), done.Free)
+	var stay []string // that cannot go: the others still do
+	for ; freeErr == nil && ctx.Err() == nil && done.Free < keep.Floor; done.Free, freeErr = t.free() {
+		excess := keep.Excess(slices.DeleteFunc(t.stored(), func(img image.Stored) bool {
+			return slices.Contains(stay, img.Ref.String())
+		}), done.Free)
 		if len(excess) == 0 {
 			break
 		}
 		img := excess[0]
-		if err = t.driver.Forget(ctx, img.Ref); err != nil {
-			break
+		gone, removeErr := t.forget(ctx, img.Ref)
+		if !gone {
+			stay = append(stay, img.Ref.String())
+		} else {
+			done.Images = append(done.Images, img)
 		}
-		done.Images = append(done.Images, img)
-		t.mu.Lock()
-		delete(t.book.Pulled, img.Ref.String())
-		err = t.write()
-		t.mu.Unlock()
-		var freeErr error
-		done.Free, freeErr = t.free()
-		err = errors.Join(err, freeErr)
+		err = errors.Join(err, removeErr)
 	}
 	done.Freed = max(done.Free-before, 0)
-	return done, err
+	return done, errors.Join(err, freeErr)
+}
+
+// forget removes an image that nobody holds.
+func (t *tartImages) forget(ctx context.Context, ref image.Ref) (gone bool, err error) {
+	if !t.claim(ref.Digest()) {
+		return false, nil
+	}
+	err = t.driver.Forget(ctx, ref)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.going, ref.Digest())
+	if err != nil {
+		return false, err
+	}
+	delete(t.book.Pulled, ref.String())
+	return true, t.write()
 }
 
 // stored lists what was brought here and is there still.
 func (t *tartImages) stored() []image.Stored {
 	t.mu.Lock()
-	pulled := maps.Clone(t.book.Pulled)
+	pulled, held := maps.Clone(t.book.Pulled), maps.Clone(t.holds)
 	t.mu.Unlock()
 	var out []image.Stored
 	for name, p := range pulled {
@@ -290,7 +338,7 @@ func (t *tartImages) stored() []image.Stored {
 		if err != nil || !t.driver.Cached(ref) {
 			continue
 		}
-		img := image.Stored{Local: image.Local{Ref: ref, Digest: ref.Digest(), Arrived: p.Arrived}, LastUsed: p.Used}
+		img := image.Stored{Local: image.Local{Ref: ref, Digest: ref.Digest(), Arrived: p.Arrived}, LastUsed: p.Used, InUse: held[ref.Digest()] > 0}
 		_ = filepath.WalkDir(t.driver.CacheDir(ref), func(_ string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() {
 				return nil //nolint:nilerr // what cannot be read does not count

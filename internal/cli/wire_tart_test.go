@@ -259,3 +259,21 @@ func TestDoctorKnowsWhichGuestsAreApart(t *testing.T) {
 		}
 	}
 }
+
+// What the agent holds is not removed from tart's cache, however old its list of
+// what is needed; and what is being removed is held by nobody.
+func TestAnImageOfTartsThatIsHeldStays(t *testing.T) {
+	images := &tartImages{holds: map[string]int{}, going: map[string]bool{}}
+	release, err := images.Hold("sha256:x")
+	if err != nil || images.claim("sha256:x") {
+		t.Errorf("a held image may go (%v)", err)
+	}
+	release()
+	release()
+	if !images.claim("sha256:x") {
+		t.Error("an image that was let go stays")
+	}
+	if _, err := images.Hold("sha256:x"); !errors.Is(err, image.ErrNotFound) {
+		t.Errorf("an image that is being removed was held: %v", err)
+	}
+}

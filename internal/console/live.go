@@ -48,7 +48,11 @@ func (c *Console) openStream(w http.ResponseWriter) (*stream, error) {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // for a proxy before us
 	s := &stream{w: w, rc: http.NewResponseController(w)}
-	return s, s.write(fmt.Sprintf("retry: %d\n\n", retryPause.Milliseconds()))
+	if err := s.write(fmt.Sprintf("retry: %d\n\n", retryPause.Milliseconds())); err != nil {
+		c.streams.Add(-1)
+		return nil, err
+	}
+	return s, nil
 }
 
 // send writes one message. Its data has no line end, as JSON has none.

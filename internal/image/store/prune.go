@@ -72,7 +72,8 @@ func (p pruning) wouldGo() error {
 // known only afterwards, and somebody may have begun to use the next. Images
 // that cannot be read are left to a person, and stop nothing.
 func (p pruning) images(ctx context.Context) error {
-	var busy []string
+	var busy []string // and those that cannot be removed: the others still go
+	var failed error
 	for {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -86,7 +87,7 @@ func (p pruning) images(ctx context.Context) error {
 			return slices.Contains(busy, img.Digest)
 		}), p.done.Free)
 		if len(next) == 0 {
-			return listErr
+			return errors.Join(listErr, failed)
 		}
 		switch err := p.Remove(next[0].Digest); {
 		case err == nil:
@@ -94,7 +95,8 @@ func (p pruning) images(ctx context.Context) error {
 		case errors.Is(err, ErrInUse), errors.Is(err, ErrNotFound):
 			busy = append(busy, next[0].Digest)
 		default:
-			return err
+			busy = append(busy, next[0].Digest)
+			failed = errors.Join(failed, err)
 		}
 	}
 }

@@ -213,14 +213,16 @@ func (p *diskPull) checkSpace(ctx context.Context, jobs []*job, data int64) erro
 	}
 	need += p.c.opt.Reserve
 	free, err := p.store.Free()
+	var noRoom error // what kept room from being made counts only where it lacks
 	if err == nil && free < need && p.c.opt.Room != nil {
-		if err := p.c.opt.Room(ctx, need); err != nil {
-			return fmt.Errorf("cannot free %d MB for its disk: %w", need>>20, err)
-		}
+		noRoom = p.c.opt.Room(ctx, need)
 		free, err = p.store.Free()
 	}
 	if err != nil {
 		return err
+	}
+	if need > free && noRoom != nil {
+		return fmt.Errorf("cannot free %d MB for its disk: %w", need>>20, noRoom)
 	}
 	if need > free {
 		spare := ""
